@@ -1,5 +1,5 @@
 -- Sessions of the console and the links that open one. A session is found by the hash of its token, and ends with the
--- key that it is bound to. What it may do beyond, or less than, its key is in grants.
+-- key that it is bound to. What it may do beside its key is in grants, a JSON object.
 CREATE TABLE console_sessions (
     token_hash   BLOB PRIMARY KEY,
     key_id       BLOB NOT NULL REFERENCES api_keys (id) ON DELETE CASCADE,

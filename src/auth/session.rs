@@ -137,21 +137,15 @@ pub fn new_link(
 }
 
 impl Authenticator {
-    /// Opens a session, or makes a link that opens one, for `lasts`.
+    /// Opens a session of the console.
     ///
     /// # Errors
     /// When the store does not take it.
-    pub async fn open_session(
-        &self,
-        key: ApiKeyId,
-        kind: SessionKind,
-        grants: SessionGrants,
-        lasts: Duration,
-    ) -> Result<SessionToken, AuthError> {
+    pub async fn open_session(&self, key: ApiKeyId) -> Result<SessionToken, AuthError> {
         let inner = self.inner();
-        let token = SessionToken::generate()?;
-        let session =
-            ConsoleSession { grants, ..ConsoleSession::new(key, kind, inner.clock.now(), lasts) };
+        let (token, now) = (SessionToken::generate()?, inner.clock.now());
+        let kind = SessionKind::Console;
+        let session = ConsoleSession::new(key, kind, now, ConsoleSession::LASTS);
         if inner.store.system().insert_session(&token.hash(), &session).await? {
             // Others have ended.
             inner.keys.invalidate(key);
@@ -159,33 +153,29 @@ impl Authenticator {
         Ok(token)
     }
 
-    /// Opens the session of a link, which then is used up. `None` when the token is no link of this kind, or the link
-    /// was used or has ended.
+    /// Opens the session of a link, which then is used up. `None` when the token is no link, or the link was used or has
+    /// ended.
     ///
     /// # Errors
     /// When the caller has presented too many wrong tokens, or the store does not answer.
     pub async fn use_link(
         &self,
         link: &SessionToken,
-        kind: SessionKind,
         client: IpAddr,
-    ) -> Result<Option<(SessionToken, ConsoleSession)>, AuthError> {
+    ) -> Result<Option<SessionToken>, AuthError> {
         let inner = self.inner();
         let checked = inner.throttle.check(client);
         checked.map_err(|retry_after| AuthError::Throttled { retry_after })?;
         let (token, now) = (SessionToken::generate()?, inner.clock.now());
         let open = |found: &ConsoleSession| {
-            let opens = found.kind.opens().filter(|_| found.kind == kind && found.is_open(now))?;
-            let lasts = found.grants.lasts_seconds.map(u64::from).map(Duration::from_secs);
-            let lasts = lasts.unwrap_or(ConsoleSession::LASTS);
-            let session = ConsoleSession::new(found.key_id, opens, now, lasts);
-            Some(ConsoleSession { grants: found.grants.clone(), ..session })
+            let opens = found.kind.opens().filter(|_| found.is_open(now))?;
+            Some(ConsoleSession::new(found.key_id, opens, now, ConsoleSession::LASTS))
         };
         let opened = inner.store.system().exchange_link(&link.hash(), &token.hash(), open).await?;
         if opened.is_none() {
             inner.throttle.record_failure(client);
         }
-        Ok(opened.map(|session| (token, session)))
+        Ok(opened.map(|_| token))
     }
 
     /// The session of a token; `None` if it has ended, or there never was one.
@@ -256,7 +246,7 @@ impl Authenticator {
     ) -> Result<(), AuthError> {
         let inner = self.inner();
         let viewed_org = enters.then_some(org);
-        let grants = SessionGrants { viewed_org, ..session.session.grants.clone() };
+        let grants = SessionGrants { viewed_org };
         let viewed = (&grants, org);
         inner.store.system().view_org(&session.hash, viewed, by, inner.clock.now()).await?;
         inner.sessions.open.invalidate(&session.hash);

@@ -1,7 +1,7 @@
 //! Sessions of the console, and the links that open one.
 //!
-//! A session is bound to the API key that it was opened with, and ends with it. Its grants take away from what the key
-//! may do; an operator's session may also look into one organisation.
+//! A session is bound to the API key that it was opened with, and ends with it. It may do what its key may; an operator's
+//! may also look into one organisation, only reading.
 
 use std::time::Duration;
 
@@ -18,31 +18,15 @@ pub enum SessionKind {
     Link,
     /// A session of the console.
     Console,
-    /// A link that opens the portal once.
-    PortalLink,
-    /// A session of the portal.
-    Portal,
 }
 
-/// What a session may do beside, or less than, its key.
+/// What a session may do beside its key.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct SessionGrants {
     /// The organisation that an operator looks into, only reading.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub viewed_org: Option<OrgId>,
-    /// The only account whose endpoints and events a portal shows.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub account_id: Option<String>,
-    /// Whether nothing may be changed.
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
-    pub read_only: bool,
-    /// Where a portal leads back to.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub return_url: Option<String>,
-    /// How long the session lasts that a link opens, in seconds.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub lasts_seconds: Option<u32>,
 }
 
 /// A session, or a link that opens one.
@@ -72,8 +56,7 @@ impl SessionKind {
     pub const fn opens(self) -> Option<Self> {
         match self {
             Self::Link => Some(Self::Console),
-            Self::PortalLink => Some(Self::Portal),
-            Self::Console | Self::Portal => None,
+            Self::Console => None,
         }
     }
 
@@ -82,7 +65,6 @@ impl SessionKind {
         match self {
             Self::Link => 5,
             Self::Console => 20,
-            Self::PortalLink | Self::Portal => 10_000,
         }
     }
 }
@@ -132,9 +114,10 @@ mod tests {
 
     #[test]
     fn grants_survive_a_round_trip() {
-        let grants = SessionGrants { account_id: Some("a".to_owned()), ..SessionGrants::default() };
+        let grants = SessionGrants { viewed_org: Some(OrgId::from_uuid(uuid::Uuid::nil())) };
         let text = serde_json::to_string(&grants).unwrap();
-        assert_eq!(text, r#"{"account_id":"a"}"#);
+        assert_eq!(text, r#"{"viewed_org":"00000000-0000-0000-0000-000000000000"}"#);
+        assert_eq!(serde_json::from_str::<SessionGrants>("{}").unwrap(), SessionGrants::default());
         assert_eq!(serde_json::from_str::<SessionGrants>(&text).unwrap(), grants);
     }
 }

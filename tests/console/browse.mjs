@@ -155,7 +155,7 @@ const first = async (key, list, below) => {
   const reader = await watched({});
   await signIn(reader, key);
   await reader.goto(base + list);
-  const href = await reader.locator(`main a[href^="${below}/"]`).first().getAttribute("href");
+  const href = await reader.locator(`main tbody a[href^="${below}/"]`).first().getAttribute("href");
   await reader.context().close();
   return href;
 };

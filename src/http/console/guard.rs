@@ -4,7 +4,7 @@
 //! session. The token is masked anew in each page, so that compression tells nothing of it.
 
 use axum::http::header::ORIGIN;
-use axum::http::{HeaderMap, HeaderName};
+use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
@@ -17,7 +17,7 @@ const TOKEN_BYTES: usize = 32;
 
 /// Whether a page of this server makes the request, as its browser says.
 pub(super) fn is_same_origin(headers: &HeaderMap) -> bool {
-    let site = headers.get(&SEC_FETCH_SITE).map(|site| site.as_bytes());
+    let site = headers.get(&SEC_FETCH_SITE).map(HeaderValue::as_bytes);
     if site.is_some_and(|site| site != b"same-origin") {
         return false;
     }

@@ -162,7 +162,7 @@ impl Visitor {
     }
 
     pub(super) fn is_read_only(&self) -> bool {
-        self.open.session.grants.read_only || self.viewed_org().is_some()
+        self.viewed_org().is_some()
     }
 
     /// The organisation that an operator looks into.
@@ -233,12 +233,8 @@ impl Visitor {
     pub(super) fn page(&self, title: impl Into<String>) -> ConsolePage {
         let mut page = ConsolePage::new(title);
         let name = self.open.org_name.as_deref().unwrap_or("Operator");
-        page.frame = Some(Frame {
-            who: format!("{name} · {}", self.open.key_name),
-            csrf: self.csrf(),
-            sign_out: "/console/sign-out".to_owned(),
-            back: None,
-        });
+        page.frame =
+            Some(Frame { who: format!("{name} · {}", self.open.key_name), csrf: self.csrf() });
         page.nav = navigation::items(self, &self.path);
         page.viewing = navigation::viewing(self);
         page.flash = self.parameter("done").and_then(|done| navigation::flash(&done));

@@ -121,7 +121,7 @@ async fn endpoint_is_created_tested_changed_disabled_and_deleted() {
         browser
             .get("/console/audit")
             .await
-            .shows("endpoint.secret_rotate")
+            .shows("endpoint.secret.rotate")
             .shows("endpoint.update");
         let deleted = browser.post(&format!("{path}/delete"), &[]).await;
         deleted.shows("Deleted.").shows("No endpoint yet");

@@ -43,6 +43,7 @@ mod rollup_plans;
 mod rollups;
 mod schedule;
 mod secrets;
+mod sessions;
 mod standings;
 mod subject;
 mod tenancy;

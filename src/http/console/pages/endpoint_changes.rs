@@ -71,7 +71,9 @@ pub(in crate::http::console) async fn create(
     };
     let endpoint = match created.await {
         Ok(endpoint) => endpoint,
-        Err(error) => return refused(new_page(&visitor, &values, &faults(error)?).await?),
+        Err(error) => {
+            return Ok(refused(new_page(&visitor, &values, &faults(error)?).await?));
+        }
     };
     Ok(created_page(&visitor, &endpoint).into_response())
 }
@@ -104,8 +106,8 @@ fn created_page(visitor: &Visitor, endpoint: &Endpoint) -> ConsolePage {
     visitor.page(title).crumb(PATH, "Endpoints").section(Panel::html("", parts))
 }
 
-fn refused(page: ConsolePage) -> Result<Response, ConsoleError> {
-    Ok(page.status(StatusCode::UNPROCESSABLE_ENTITY).into_response())
+fn refused(page: ConsolePage) -> Response {
+    page.status(StatusCode::UNPROCESSABLE_ENTITY).into_response()
 }
 
 /// `GET /console/endpoints/{id}/edit`.
@@ -152,7 +154,7 @@ pub(in crate::http::console) async fn change(
         Ok(_) => Ok(see_other(&format!("{PATH}/{id}?done=saved"))),
         Err(error) => {
             let faults = faults(error)?;
-            refused(edit_page(&visitor, &endpoint, &values, &faults).await?)
+            Ok(refused(edit_page(&visitor, &endpoint, &values, &faults).await?))
         }
     }
 }

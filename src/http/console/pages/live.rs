@@ -18,6 +18,9 @@ use crate::http::read_limit::ReadPermit;
 use crate::http::server::RequestDeadline;
 use crate::http::state::AppState;
 
+/// The columns of the table.
+const LABELS: [&str; 5] = ["What", "Name", "State", "When", "Id"];
+
 /// A session that follows changes.
 struct LiveSession {
     token: SessionToken,
@@ -27,16 +30,15 @@ struct LiveSession {
 /// `GET /console/live`.
 pub(in crate::http::console) async fn show(visitor: Visitor) -> Result<ConsolePage, ConsoleError> {
     visitor.org(Scope::EventsRead)?;
-    let head = ["What", "Name", "State", "When", "Id"]
-        .map(|label| format!("<th scope=\"col\">{label}</th>"));
+    let head = LABELS.map(|label| format!("<th scope=\"col\" role=\"columnheader\">{label}</th>"));
     let head = head.concat();
     let tail = format!(
         "<section class=\"panel\" data-stream=\"/console/live/stream\">\
          <div class=\"head\"><p data-state role=\"status\">Connecting…</p>\
          <button type=\"button\" data-pause hidden>Pause</button></div>\
          <noscript><p>The live tail needs scripts. The lists of events and deliveries work without.</p></noscript>\
-         <table><caption class=\"unseen\">Live changes, newest first</caption><thead><tr>{head}</tr></thead>\
-         <tbody></tbody></table><p class=\"empty\" data-empty>Waiting for the next event…</p></section>"
+         <table class=\"cards\" role=\"table\"><caption class=\"unseen\">Live changes, newest first</caption>\
+         <thead role=\"rowgroup\"><tr role=\"row\">{head}</tr></thead><tbody role=\"rowgroup\"></tbody></table><p class=\"empty\" data-empty>Waiting for the next event…</p></section>"
     );
     let page = visitor
         .page("Live")
@@ -74,10 +76,14 @@ impl FollowsChanges for LiveSession {
 
     fn write(text: &mut String, id: ChangeCursor, change: &Change) -> Result<(), ApiError> {
         let cells = row(change);
-        let cells: String = cells.iter().map(|cell| format!("<td>{cell}</td>")).collect();
+        let cells = cells.iter().zip(LABELS);
+        let cell = |(cell, label): (&Cell, &str)| {
+            format!("<td role=\"cell\" data-label=\"{label}\"><span>{cell}</span></td>")
+        };
+        let cells: String = cells.map(cell).collect();
         // Cells have no line breaks outside of what tenants write.
         let cells = cells.replace(['\n', '\r'], " ");
-        let _ = write!(text, "id: {id}\ndata: <tr>{cells}</tr>\n\n");
+        let _ = write!(text, "id: {id}\ndata: <tr role=\"row\">{cells}</tr>\n\n");
         Ok(())
     }
 }

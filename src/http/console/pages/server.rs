@@ -39,7 +39,7 @@ pub(in crate::http::console) async fn show(visitor: Visitor) -> Result<ConsolePa
         .refreshed("state", visitor.here(), true);
     let pipeline = FactList::new("Pipeline")
         .with("Journal", word(queue.journal))
-        .with("Events in the journal", Cell::number(queue.events as u64))
+        .with("Events in the journal", Cell::number(queue.events))
         .with("Bytes in the journal", Cell::text(bytes(queue.bytes)))
         .with("Oldest in the journal", seconds(queue.oldest_seconds))
         .with("Planning", stage(queue.planning))

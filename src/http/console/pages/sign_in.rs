@@ -8,7 +8,6 @@ use axum::response::{IntoResponse, Response};
 use url::form_urlencoded;
 
 use crate::auth::SessionToken;
-use crate::domain::{ConsoleSession, SessionGrants, SessionKind};
 use crate::http::byte_budget::Owner;
 use crate::http::charges;
 use crate::http::client_ip;
@@ -80,12 +79,7 @@ pub(in crate::http::console) async fn submit(
         return refused("The organisation of this key is suspended. Ask who operates this server.");
     }
     charges::take_write(&app, &principal)?;
-    let kind = SessionKind::Console;
-    let grants = SessionGrants::default();
-    let token = app
-        .authenticator
-        .open_session(principal.key_id, kind, grants, ConsoleSession::LASTS)
-        .await?;
+    let token = app.authenticator.open_session(principal.key_id).await?;
     Ok(with_cookie(see_other(next), transport.keep(&token)))
 }
 
@@ -103,10 +97,10 @@ pub(in crate::http::console) async fn link(
     let peer = RequestContext::from_request_parts(&mut parts, &app).await?.peer;
     let client = client_ip::address(peer, &parts.headers, &app.settings().trusted_proxies);
     let opened = match SessionToken::parse(&token) {
-        Some(link) => app.authenticator.use_link(&link, SessionKind::Link, client).await?,
+        Some(link) => app.authenticator.use_link(&link, client).await?,
         None => None,
     };
-    let Some((token, _)) = opened else {
+    let Some(token) = opened else {
         let fault = "This link was used already, or has ended. Sign in with an API key.";
         let page = page(transport, "/console", Some(fault));
         return Ok(page.status(StatusCode::NOT_FOUND).into_response());

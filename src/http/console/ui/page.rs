@@ -15,10 +15,6 @@ pub(in crate::http::console) struct Frame {
     pub(in crate::http::console) who: String,
     /// The token of forms.
     pub(in crate::http::console) csrf: String,
-    /// Where one signs out.
-    pub(in crate::http::console) sign_out: String,
-    /// Where a portal leads back to.
-    pub(in crate::http::console) back: Option<String>,
 }
 
 /// A place in the navigation.
@@ -37,8 +33,6 @@ pub(in crate::http::console) struct ConsolePage {
     pub(in crate::http::console) frame: Option<Frame>,
     pub(in crate::http::console) nav: Vec<NavItem>,
     pub(in crate::http::console) viewing: Option<Html>,
-    pub(in crate::http::console) home: &'static str,
-    pub(in crate::http::console) brand: String,
     pub(in crate::http::console) flash: Option<&'static str>,
     crumbs: Vec<(String, String)>,
     actions: Vec<Html>,
@@ -56,8 +50,6 @@ impl ConsolePage {
             frame: None,
             nav: Vec::new(),
             viewing: None,
-            home: "/console",
-            brand: "Hookgate".to_owned(),
             flash: None,
             crumbs: Vec::new(),
             actions: Vec::new(),

@@ -10,7 +10,8 @@ use super::{Cell, Html, html};
 pub(in crate::http::console) struct DataTable {
     caption: String,
     columns: Vec<Column>,
-    rows: Vec<Vec<Cell>>,
+    /// The cells of each row.
+    rows: Vec<Html>,
     /// The first page, and the next one.
     pages: (Option<String>, Option<String>),
     /// What an empty table says, and why.
@@ -43,7 +44,11 @@ impl DataTable {
     }
 
     pub(in crate::http::console) fn rows(mut self, rows: impl Iterator<Item = Vec<Cell>>) -> Self {
-        self.rows = rows.collect();
+        let columns = &self.columns;
+        let row = |cells: Vec<Cell>| {
+            Html(columns.iter().zip(&cells).map(|(column, cell)| column.cell(cell)).collect())
+        };
+        self.rows = rows.map(row).collect();
         self
     }
 
@@ -72,16 +77,13 @@ impl DataTable {
     pub(in crate::http::console) fn html(&self) -> Html {
         html(self)
     }
+}
 
-    /// The cell of a column. It tells its label, which narrow screens show beside it.
-    fn cell(&self, index: &usize, cell: &Cell) -> String {
-        let label = self.columns.get(*index).map(|column| super::escaped(&column.label));
-        let label = label.unwrap_or_default();
-        let class = match self.columns.get(*index) {
-            Some(column) if column.is_number => " class=\"number\"",
-            Some(column) if column.label.is_empty() => " class=\"wide\"",
-            _ => "",
-        };
+impl Column {
+    /// A cell of the column. It tells its label, which narrow screens show beside it.
+    fn cell(&self, cell: &Cell) -> String {
+        let label = super::escaped(&self.label);
+        let class = if self.is_number { " class=\"number\"" } else { "" };
         format!("<td role=\"cell\"{class} data-label=\"{label}\"><span>{cell}</span></td>")
     }
 }

@@ -1,0 +1,116 @@
+//! Sessions of the console: few per key, found by the hash of their token, gone with their key and when they have ended.
+
+use std::time::Duration;
+
+use hookgate::domain::{Actor, ApiKeyId, ConsoleSession, Role, SessionGrants, SessionKind};
+use hookgate::store::SessionHash;
+
+use super::fixtures::{add_org, at, some_key};
+use super::{Subject, on_both};
+
+on_both!(
+    oldest_session_of_a_key_ends_beyond_its_number,
+    link_is_exchanged_once,
+    sessions_end_one_by_one_and_together_and_servers_learn_of_it,
+    sessions_that_have_ended_are_deleted,
+    looking_into_an_organisation_is_audited,
+);
+
+const DAY: Duration = Duration::from_hours(24);
+
+async fn add_key(subject: &Subject) -> ApiKeyId {
+    let org = add_org(subject).await;
+    let key = some_key(Role::Tenant(org), at(0));
+    subject.store.system().insert_key(&key, &Actor::CLI).await.unwrap().unwrap();
+    key.id
+}
+
+fn hash(number: u8) -> SessionHash {
+    [number; 32]
+}
+
+fn session(key: ApiKeyId, seconds: i64) -> ConsoleSession {
+    ConsoleSession::new(key, SessionKind::Console, at(seconds), DAY)
+}
+
+async fn is_there(subject: &Subject, number: u8) -> bool {
+    subject.store.system().session(&hash(number)).await.unwrap().is_some()
+}
+
+async fn oldest_session_of_a_key_ends_beyond_its_number(subject: &Subject) {
+    let (key, other) = (add_key(subject).await, add_key(subject).await);
+    let system = subject.store.system();
+    system.insert_session(&hash(200), &session(other, 0)).await.unwrap();
+    let most = u8::try_from(SessionKind::Console.per_key_max()).unwrap();
+    for number in 0..most {
+        assert!(!system.insert_session(&hash(number), &session(key, number.into())).await.unwrap());
+    }
+    assert!(system.insert_session(&hash(most), &session(key, most.into())).await.unwrap());
+    assert!(!is_there(subject, 0).await);
+    assert!(is_there(subject, 1).await && is_there(subject, most).await);
+    assert!(is_there(subject, 200).await, "another key's");
+    let found = system.session(&hash(1)).await.unwrap().unwrap();
+    assert_eq!(found, session(key, 1));
+    system.note_session_used(&hash(1), at(500)).await.unwrap();
+    system.note_session_used(&hash(1), at(400)).await.unwrap();
+    assert_eq!(system.session(&hash(1)).await.unwrap().unwrap().last_used_at, at(500));
+}
+
+async fn link_is_exchanged_once(subject: &Subject) {
+    let key = add_key(subject).await;
+    let system = subject.store.system();
+    let link = ConsoleSession::new(key, SessionKind::Link, at(0), DAY);
+    system.insert_session(&hash(1), &link).await.unwrap();
+    let refused = system.exchange_link(&hash(1), &hash(2), |_| None).await.unwrap();
+    assert!(refused.is_none() && is_there(subject, 1).await);
+    let open = |found: &ConsoleSession| Some(session(found.key_id, 5));
+    let opened = system.exchange_link(&hash(1), &hash(2), open).await.unwrap();
+    assert_eq!(opened, Some(session(key, 5)));
+    assert!(!is_there(subject, 1).await && is_there(subject, 2).await);
+    assert!(system.exchange_link(&hash(1), &hash(3), open).await.unwrap().is_none());
+}
+
+async fn sessions_end_one_by_one_and_together_and_servers_learn_of_it(subject: &Subject) {
+    let key = add_key(subject).await;
+    let system = subject.store.system();
+    for number in 1..=3 {
+        system.insert_session(&hash(number), &session(key, 0)).await.unwrap();
+    }
+    let changed = async |since| {
+        let found = system.keys_changed(Some(since)).await.unwrap();
+        (found.changes.iter().any(|change| change.key == key), found.mark)
+    };
+    let mark = system.keys_changed(None).await.unwrap().mark;
+    system.end_session(&hash(1), key, at(10)).await.unwrap();
+    assert!(!is_there(subject, 1).await && is_there(subject, 2).await);
+    let (is_told, mark) = changed(mark).await;
+    assert!(is_told);
+    assert_eq!(system.end_sessions(key, at(20)).await.unwrap(), 2);
+    assert!(changed(mark).await.0);
+    assert!(!is_there(subject, 3).await);
+}
+
+async fn sessions_that_have_ended_are_deleted(subject: &Subject) {
+    let key = add_key(subject).await;
+    let system = subject.store.system();
+    system.insert_session(&hash(1), &session(key, 0)).await.unwrap();
+    system.insert_session(&hash(2), &session(key, 3600)).await.unwrap();
+    system.maintain(at(3600).plus(DAY).minus(Duration::from_secs(1))).await.unwrap();
+    assert!(!is_there(subject, 1).await && is_there(subject, 2).await);
+}
+
+async fn looking_into_an_organisation_is_audited(subject: &Subject) {
+    let org = add_org(subject).await;
+    let operator = some_key(Role::Operator, at(0));
+    let system = subject.store.system();
+    system.insert_key(&operator, &Actor::CLI).await.unwrap().unwrap();
+    system.insert_session(&hash(1), &session(operator.id, 0)).await.unwrap();
+    let grants = SessionGrants { viewed_org: Some(org) };
+    let by = Actor::key(operator.id, None);
+    system.view_org(&hash(1), (&grants, org), &by, at(1)).await.unwrap();
+    assert_eq!(system.session(&hash(1)).await.unwrap().unwrap().grants, grants);
+    let page = hookgate::domain::PageRequest { limit: 10, after: None };
+    let entries = subject.store.audit_log(org, page).await.unwrap().data;
+    let entry = entries.iter().find(|entry| entry.action == "org.view").unwrap();
+    assert_eq!((&entry.actor, entry.object), (&operator.id.to_string(), org.uuid()));
+}
