@@ -141,9 +141,8 @@ impl Bootstrap {
         let is_shown = self.options.keys_file.is_none() || self.keys_file().is_some();
         let Some(key) = keys.first().filter(|_| is_shown) else { return Ok(None) };
         let made = new_link(key.id, now, LINK_LASTS);
-        let (token, hash, session) = made.map_err(|error| {
-            AppError::Bootstrap(Refusal::Store(StoreError::Corrupt(error.to_string())))
-        })?;
+        let (token, hash, session) =
+            made.map_err(|error| AppError::Bootstrap(Refusal::Random(error)))?;
         self.link = Some(token);
         Ok(Some((hash, session)))
     }

@@ -69,6 +69,7 @@ mod principal;
 mod refresh;
 mod refresh_queue;
 mod session;
+mod session_use;
 mod tasks;
 mod throttle;
 mod usage;

@@ -8,7 +8,7 @@
 //! # Operation
 //! ```text
 //! table: every page with what it needs ── around: headers, compression
-//!    └─ Visitor (GET) or Posted (POST): session, limits, for changes origin and token
+//!    └─ Visitor (GET) or PostedForm (POST): session, limits, for changes origin and token
 //!          └─ page: a use case of `api`, as the API's own routes call it ── ui: the parts of a page
 //! ```
 //! One signs in with an API key, or by a link that works once. The session is bound to that key (`auth::session`) and

@@ -1,8 +1,7 @@
 //! The navigation, what it says after a change, and the banner of an operator who looks into an organisation.
 
 use super::ui::{Button, Html, NavItem, escaped};
-use super::visitor::Visitor;
-use crate::domain::{Role, Scope};
+use crate::domain::{OrgId, Scope};
 
 /// The pages of an organisation, with the scope that each needs.
 const TENANT: [(&str, &str, Scope); 10] = [
@@ -27,13 +26,10 @@ const OPERATOR: [(&str, &str, Scope); 5] = [
     ("/console/server", "Server", Scope::OperatorRead),
 ];
 
-/// The navigation of a session; `path` is the page that is shown.
-pub(super) fn items(visitor: &Visitor, path: &str) -> Vec<NavItem> {
-    let is_tenant = visitor.open.principal.role != Role::Operator || visitor.viewed_org().is_some();
+/// The navigation of an organisation's session, or of an operator's; `path` is the page that is shown, and `may` tells
+/// which scopes the session has.
+pub(super) fn items(path: &str, is_tenant: bool, may: impl Fn(Scope) -> bool) -> Vec<NavItem> {
     let all = if is_tenant { &TENANT[..] } else { &OPERATOR[..] };
-    let may = |scope| {
-        if is_tenant { visitor.org(scope).is_ok() } else { visitor.operator(scope).is_ok() }
-    };
     let is_current = |href: &str| {
         let below = path.strip_prefix(href);
         below.is_some_and(|rest| rest.is_empty() || (href != "/console" && rest.starts_with('/')))
@@ -53,16 +49,15 @@ pub(super) fn items(visitor: &Visitor, path: &str) -> Vec<NavItem> {
 }
 
 /// What tells an operator that they look into an organisation.
-pub(super) fn viewing(visitor: &Visitor) -> Option<Html> {
-    let org = visitor.viewed_org()?;
-    let leave = Button::new("Leave", "/console/leave", &visitor.csrf()).html();
+pub(super) fn viewing(org: OrgId, csrf: &str) -> Html {
+    let leave = Button::new("Leave", "/console/leave", csrf).html();
     let text = format!(
         "You look into organisation {org} as an operator, only reading. The audit log records it."
     );
-    Some(Html(format!(
+    Html(format!(
         "<div class=\"viewing\" role=\"status\"><span>{}</span>{leave}</div>",
         escaped(&text)
-    )))
+    ))
 }
 
 /// What is said after a change. The code comes from the query; another one says nothing.

@@ -22,7 +22,7 @@ use crate::http::state::AppState;
 const FIELDS_MAX: usize = 300;
 
 /// A form that a visitor has sent.
-pub(super) struct Posted {
+pub(super) struct PostedForm {
     pub(super) visitor: Visitor,
     pub(super) form: FormData,
 }
@@ -106,7 +106,7 @@ fn is_form(headers: &HeaderMap) -> bool {
         .is_some_and(|kind| kind.trim().eq_ignore_ascii_case("application/x-www-form-urlencoded"))
 }
 
-impl FromRequest<AppState> for Posted {
+impl FromRequest<AppState> for PostedForm {
     type Rejection = Response;
 
     async fn from_request(request: Request, app: &AppState) -> Result<Self, Response> {

@@ -54,7 +54,7 @@ pub(super) struct Visitor {
 }
 
 /// The session of a request.
-pub(super) struct Found {
+pub(super) struct FoundSession {
     pub(super) open: Arc<OpenSession>,
     pub(super) token: SessionToken,
     pub(super) transport: Transport,
@@ -77,7 +77,10 @@ pub(super) fn org_of(open: &OpenSession, scope: Scope) -> Result<OrgId, ConsoleE
 ///
 /// # Errors
 /// When its cookie cannot be checked now.
-pub(super) async fn find(parts: &mut Parts, app: &AppState) -> Result<Option<Found>, ApiError> {
+pub(super) async fn find(
+    parts: &mut Parts,
+    app: &AppState,
+) -> Result<Option<FoundSession>, ApiError> {
     let peer = RequestContext::from_request_parts(parts, app).await?.peer;
     let address = client_ip::address(peer, &parts.headers, &app.settings().trusted_proxies);
     let transport = Transport::of(app, &parts.headers, peer);
@@ -86,14 +89,14 @@ pub(super) async fn find(parts: &mut Parts, app: &AppState) -> Result<Option<Fou
     if let Some(answer) = parts.extensions.get::<AnswerOwner>() {
         answer.set(Owner::of(&open.principal));
     }
-    Ok(Some(Found { open, token, transport, address }))
+    Ok(Some(FoundSession { open, token, transport, address }))
 }
 
 impl Visitor {
     /// The visitor who makes a request.
     pub(super) async fn of(parts: &mut Parts, app: &AppState) -> Result<Self, Response> {
         let found = find(parts, app).await.map_err(IntoResponse::into_response)?;
-        let Some(Found { open, token, transport, address }) = found else {
+        let Some(FoundSession { open, token, transport, address }) = found else {
             return Err(sign_in(parts));
         };
         let context = RequestContext::from_request_parts(parts, app).await;
@@ -235,8 +238,12 @@ impl Visitor {
         let name = self.open.org_name.as_deref().unwrap_or("Operator");
         page.frame =
             Some(Frame { who: format!("{name} · {}", self.open.key_name), csrf: self.csrf() });
-        page.nav = navigation::items(self, &self.path);
-        page.viewing = navigation::viewing(self);
+        let is_tenant = self.open.principal.role != Role::Operator || self.viewed_org().is_some();
+        let may = |scope| {
+            if is_tenant { self.org(scope).is_ok() } else { self.operator(scope).is_ok() }
+        };
+        page.nav = navigation::items(&self.path, is_tenant, may);
+        page.viewing = self.viewed_org().map(|org| navigation::viewing(org, &self.csrf()));
         page.flash = self.parameter("done").and_then(|done| navigation::flash(&done));
         page
     }
@@ -247,7 +254,7 @@ impl FromRequestParts<AppState> for Visitor {
 
     async fn from_request_parts(parts: &mut Parts, app: &AppState) -> Result<Self, Response> {
         if !parts.method.is_safe() {
-            // Changes come with the token of a form, which `Posted` checks.
+            // Changes come with the token of a form, which `PostedForm` checks.
             return Err(ConsoleError::FORGED.into_response());
         }
         Self::of(parts, app).await

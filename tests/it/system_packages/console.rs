@@ -5,18 +5,20 @@
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::process::Command;
+use tokio::task::JoinSet;
 
 use super::PROGRAMS;
 use crate::support::binary::Binary;
 use crate::support::postgres::fresh_database;
 
 /// A receiver that takes every webhook but those to `/refuse`, whatever their signature: the console makes the secret.
-async fn receiver() -> String {
+async fn receiver(tasks: &mut JoinSet<()>) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}/", listener.local_addr().unwrap());
-    tokio::spawn(async move {
+    tasks.spawn(async move {
+        let mut answers = JoinSet::new();
         while let Ok((stream, _)) = listener.accept().await {
-            tokio::spawn(answer(stream));
+            answers.spawn(answer(stream));
         }
     });
     url
@@ -49,12 +51,13 @@ async fn chromium_reads_and_steers_every_page() {
     // It reads every page several times in a minute.
     let reads = ("READ_RATE_LIMIT_PER_MINUTE", "1000000");
     for settings in [&[reads][..], &[reads, ("DATABASE_URL", database.as_str())]] {
+        let mut tasks = JoinSet::new();
         let directory = crate::support::temporary::directory();
         let mut server = Binary::start(directory.path(), settings).await;
         let (key, operator) = server.first_keys().await;
         let run = format!("{}/tests/console/run", env!("CARGO_MANIFEST_DIR"));
         let mut command = Command::new(run);
-        command.args([&server.base_url, &key, &operator, &receiver().await]);
+        command.args([&server.base_url, &key, &operator, &receiver(&mut tasks).await]);
         match std::env::var_os("HOOKGATE_SCREENSHOTS") {
             _ if settings.len() > 1 => command.arg("brief"),
             Some(shots) => command.arg(shots),

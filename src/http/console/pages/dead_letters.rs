@@ -2,13 +2,14 @@
 
 use axum::response::Response;
 
+use super::replays::SELECTING;
 use crate::api::dead_letters;
 use crate::api::views::DeadLetterReplay;
 use crate::domain::{DeadLetter, DeadLetterId, ErrorClass, Scope};
 use crate::http::console::explain;
 use crate::http::console::failure::{ConsoleError, see_other};
 use crate::http::console::lists::{self, Asked};
-use crate::http::console::posted::Posted;
+use crate::http::console::posted::PostedForm;
 use crate::http::console::ui::{
     Button, Cell, ConsoleForm, ConsolePage, DataTable, FactList, FormField, Html, Panel, Tone,
     paragraph,
@@ -18,9 +19,6 @@ use crate::http::extract::Id;
 use crate::http::routes::dead_letters::DeadLetterQuery;
 
 const PATH: &str = "/console/dead-letters";
-/// The filters that also select what is done to many at once.
-pub(super) const SELECTING: [&str; 7] =
-    ["endpoint_id", "reason", "type", "since", "until", "error_class", "status_code"];
 
 /// `GET /console/dead-letters`.
 pub(in crate::http::console) async fn list(visitor: Visitor) -> Result<ConsolePage, ConsoleError> {
@@ -159,7 +157,7 @@ pub(in crate::http::console) async fn one(
 /// `POST /console/dead-letters/{id}/replay`.
 pub(in crate::http::console) async fn replay(
     Id(id): Id<DeadLetterId>,
-    Posted { visitor, .. }: Posted,
+    PostedForm { visitor, .. }: PostedForm,
 ) -> Result<Response, ConsoleError> {
     let (org, by) = visitor.change(Scope::EndpointsManage)?;
     Ok(match dead_letters::replay(visitor.app.subsystems(), org, id, &by).await? {
@@ -175,7 +173,7 @@ pub(in crate::http::console) async fn replay(
 /// `POST /console/dead-letters/{id}/discard`.
 pub(in crate::http::console) async fn discard(
     Id(id): Id<DeadLetterId>,
-    Posted { visitor, .. }: Posted,
+    PostedForm { visitor, .. }: PostedForm,
 ) -> Result<Response, ConsoleError> {
     let (org, by) = visitor.change(Scope::EndpointsManage)?;
     dead_letters::delete(visitor.app.subsystems(), org, id, &by).await?;

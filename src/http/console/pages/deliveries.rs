@@ -9,7 +9,7 @@ use crate::domain::{DeliveryId, DeliveryStatus, ErrorClass, Scope};
 use crate::http::console::explain;
 use crate::http::console::failure::{ConsoleError, see_other};
 use crate::http::console::lists::{self, Asked};
-use crate::http::console::posted::Posted;
+use crate::http::console::posted::PostedForm;
 use crate::http::console::ui::{
     Button, Cell, CodeBlock, ConsoleForm, ConsolePage, DataTable, FactList, FormField, Html, Panel,
     Tone, escaped, grouped, paragraph,
@@ -230,7 +230,7 @@ fn sent(request: &SentRequest) -> Html {
 /// `POST /console/deliveries/{id}/retry`.
 pub(in crate::http::console) async fn retry(
     Id(id): Id<DeliveryId>,
-    Posted { visitor, .. }: Posted,
+    PostedForm { visitor, .. }: PostedForm,
 ) -> Result<Response, ConsoleError> {
     let (org, by) = visitor.change(Scope::EndpointsManage)?;
     deliveries::retry(visitor.app.subsystems(), org, id, &by).await?;
@@ -240,7 +240,7 @@ pub(in crate::http::console) async fn retry(
 /// `POST /console/deliveries/{id}/replay`: leads to the new delivery.
 pub(in crate::http::console) async fn replay(
     Id(id): Id<DeliveryId>,
-    Posted { visitor, .. }: Posted,
+    PostedForm { visitor, .. }: PostedForm,
 ) -> Result<Response, ConsoleError> {
     let (org, by) = visitor.change(Scope::EndpointsManage)?;
     let repeated = deliveries::replay(visitor.app.subsystems(), org, id, &by).await?;
@@ -250,7 +250,7 @@ pub(in crate::http::console) async fn replay(
 /// `POST /console/deliveries/{id}/cancel`.
 pub(in crate::http::console) async fn cancel(
     Id(id): Id<DeliveryId>,
-    Posted { visitor, .. }: Posted,
+    PostedForm { visitor, .. }: PostedForm,
 ) -> Result<Response, ConsoleError> {
     let (org, by) = visitor.change(Scope::EndpointsManage)?;
     deliveries::cancel(visitor.app.subsystems(), org, id, &by).await?;

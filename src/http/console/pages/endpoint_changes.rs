@@ -14,7 +14,7 @@ use crate::domain::{
     TEST_EVENT_TYPE, Violation,
 };
 use crate::http::console::failure::{ConsoleError, faults, see_other, sentence};
-use crate::http::console::posted::{FormData, Posted, number, text, time};
+use crate::http::console::posted::{FormData, PostedForm, number, text, time};
 use crate::http::console::ui::{Button, Cell, CodeBlock, ConsolePage, FactList, Panel, paragraph};
 use crate::http::console::visitor::Visitor;
 use crate::http::error::ApiError;
@@ -61,7 +61,7 @@ pub(in crate::http::console) async fn check_url(visitor: Visitor) -> Result<Stri
 
 /// `POST /console/endpoints`: shows the secret once it is created.
 pub(in crate::http::console) async fn create(
-    Posted { visitor, form }: Posted,
+    PostedForm { visitor, form }: PostedForm,
 ) -> Result<Response, ConsoleError> {
     let (org, by) = visitor.change(Scope::EndpointsManage)?;
     let values = Values::posted(&form);
@@ -138,7 +138,7 @@ async fn edit_page(
 /// `POST /console/endpoints/{id}`.
 pub(in crate::http::console) async fn change(
     Id(id): Id<EndpointId>,
-    Posted { visitor, form }: Posted,
+    PostedForm { visitor, form }: PostedForm,
 ) -> Result<Response, ConsoleError> {
     let (org, by) = visitor.change(Scope::EndpointsManage)?;
     let endpoint = endpoints::one(visitor.app.subsystems(), org, id).await?;
@@ -162,7 +162,7 @@ pub(in crate::http::console) async fn change(
 /// `POST /console/endpoints/{id}/enabled`.
 pub(in crate::http::console) async fn enable(
     Id(id): Id<EndpointId>,
-    Posted { visitor, form }: Posted,
+    PostedForm { visitor, form }: PostedForm,
 ) -> Result<Response, ConsoleError> {
     let (org, by) = visitor.change(Scope::EndpointsManage)?;
     let enabled = form.is_on("enabled");
@@ -176,7 +176,7 @@ pub(in crate::http::console) async fn enable(
 /// `POST /console/endpoints/{id}/test`: leads to the delivery, which shows the outcome as it comes.
 pub(in crate::http::console) async fn test(
     Id(id): Id<EndpointId>,
-    Posted { visitor, .. }: Posted,
+    PostedForm { visitor, .. }: PostedForm,
 ) -> Result<Response, ConsoleError> {
     visitor.change(Scope::EndpointsManage)?;
     let event_type = TEST_EVENT_TYPE.parse().map_err(ApiError::internal)?;
@@ -188,7 +188,7 @@ pub(in crate::http::console) async fn test(
 /// `POST /console/endpoints/{id}/secret`: shows the secrets, which the audit log records.
 pub(in crate::http::console) async fn show_secret(
     Id(id): Id<EndpointId>,
-    Posted { visitor, .. }: Posted,
+    PostedForm { visitor, .. }: PostedForm,
 ) -> Result<ConsolePage, ConsoleError> {
     let (org, by) = visitor.change(Scope::EndpointsManage)?;
     let secrets = endpoints::show_secrets(visitor.app.subsystems(), org, id, &by).await?;
@@ -198,7 +198,7 @@ pub(in crate::http::console) async fn show_secret(
 /// `POST /console/endpoints/{id}/rotate`.
 pub(in crate::http::console) async fn rotate(
     Id(id): Id<EndpointId>,
-    Posted { visitor, form }: Posted,
+    PostedForm { visitor, form }: PostedForm,
 ) -> Result<ConsolePage, ConsoleError> {
     let (org, by) = visitor.change(Scope::EndpointsManage)?;
     let body = [("overlap_seconds".to_owned(), number(form.some("overlap_seconds")))];
@@ -235,7 +235,7 @@ fn shown(secret: &SecretView) -> String {
 /// `POST /console/endpoints/{id}/replay`: leads to the replay and its progress.
 pub(in crate::http::console) async fn replay(
     Id(id): Id<EndpointId>,
-    Posted { visitor, form }: Posted,
+    PostedForm { visitor, form }: PostedForm,
 ) -> Result<Response, ConsoleError> {
     let (org, by) = visitor.change(Scope::EndpointsManage)?;
     let since = form.some("since").map(time);
@@ -249,7 +249,7 @@ pub(in crate::http::console) async fn replay(
 /// `POST /console/endpoints/{id}/cancel-pending`.
 pub(in crate::http::console) async fn cancel_pending(
     Id(id): Id<EndpointId>,
-    Posted { visitor, .. }: Posted,
+    PostedForm { visitor, .. }: PostedForm,
 ) -> Result<Response, ConsoleError> {
     let (org, by) = visitor.change(Scope::EndpointsManage)?;
     endpoints::cancel_pending(visitor.app.subsystems(), org, id, &by).await?;
@@ -259,7 +259,7 @@ pub(in crate::http::console) async fn cancel_pending(
 /// `POST /console/endpoints/{id}/delete`.
 pub(in crate::http::console) async fn delete(
     Id(id): Id<EndpointId>,
-    Posted { visitor, .. }: Posted,
+    PostedForm { visitor, .. }: PostedForm,
 ) -> Result<Response, ConsoleError> {
     let (org, by) = visitor.change(Scope::EndpointsManage)?;
     endpoints::delete(visitor.app.subsystems(), org, id, &by).await?;

@@ -8,7 +8,7 @@ use crate::api::views::EndpointDetail;
 use crate::domain::{EndpointKind, EventType, EventTypeFilters, OrgId};
 use crate::http::console::failure::ConsoleError;
 use crate::http::console::posted::{FormData, number, text};
-use crate::http::console::ui::{ConsoleForm, FormField, Kind};
+use crate::http::console::ui::{ConsoleForm, FieldKind, FormField};
 use crate::http::console::visitor::Visitor;
 
 /// Event types that are offered.
@@ -136,7 +136,8 @@ impl Values {
         let options: Vec<(String, bool)> = options.collect();
         let mut form = ConsoleForm::post(action, &visitor.csrf(), submit).cancel(PATH);
         if !self.is_inbox() {
-            let url = FormField::new("url", "URL", Kind::Input("url")).value(&*self.url).required();
+            let url =
+                FormField::new("url", "URL", FieldKind::Input("url")).value(&*self.url).required();
             let url = url.hint("Where webhooks are posted, such as https://example.com/hooks");
             form = form.field(url.checked_at(format!("{PATH}/check-url")));
         }
@@ -148,17 +149,17 @@ impl Values {
         if !options.is_empty() {
             let hint = "Types that were seen. None chosen and none written means every event.";
             form = form.field(
-                FormField::new("event_types", "Event types", Kind::Checks(options)).hint(hint),
+                FormField::new("event_types", "Event types", FieldKind::Checks(options)).hint(hint),
             );
         }
         let label = if seen.is_empty() { "Event types" } else { "Other event types" };
         let hint = "Separated by commas: user.login, or a prefix such as invoice.*. Nothing means every event.";
         form = form.field(FormField::line("other_types", label).value(others).hint(hint));
         form = if self.is_inbox() { self.inbox(form) } else { self.webhook(form, is_new) };
-        let ordered = FormField::new("ordered", "Deliver in order", Kind::Check);
+        let ordered = FormField::new("ordered", "Deliver in order", FieldKind::Check);
         let ordered = ordered.hint("One at a time, in the order in which events were accepted. A failing one holds up the others.");
         form = form.field(ordered.value(if self.ordered { "true" } else { "" }));
-        Ok(form.field(FormField::new("kind", "", Kind::Hidden).value(&*self.kind)))
+        Ok(form.field(FormField::new("kind", "", FieldKind::Hidden).value(&*self.kind)))
     }
 
     fn webhook(&self, form: ConsoleForm, is_new: bool) -> ConsoleForm {
@@ -167,21 +168,23 @@ impl Values {
             let schemes =
                 [("", "HMAC-SHA256, the usual one"), ("ed25519", "Ed25519, with a public key")];
             let schemes = schemes.map(|(value, label)| (value.to_owned(), label.to_owned()));
-            let scheme = FormField::new("signature", "Signature", Kind::Select(schemes.to_vec()));
+            let scheme =
+                FormField::new("signature", "Signature", FieldKind::Select(schemes.to_vec()));
             form = form.field(scheme.value(&*self.signature));
         }
-        let headers = FormField::new("headers", "Custom headers", Kind::Area).value(&*self.headers);
+        let headers =
+            FormField::new("headers", "Custom headers", FieldKind::Area).value(&*self.headers);
         let schedule =
             FormField::line("retry_schedule", "Retry schedule").value(&*self.retry_schedule);
         form.field(headers.hint("One a line, as in: Authorization: Bearer abc"))
             .field(schedule.hint("The waits between attempts, such as 5s, 5m, 2h. Nothing follows the server; none means no retries."))
             .field(
-                FormField::new("rate_limit_per_second", "Attempts per second at most", Kind::Input("number"))
+                FormField::new("rate_limit_per_second", "Attempts per second at most", FieldKind::Input("number"))
                     .value(&*self.rate_limit_per_second)
                     .hint("1 to 10,000. Nothing means no limit."),
             )
             .field(
-                FormField::new("max_concurrency", "Attempts at once at most", Kind::Input("number"))
+                FormField::new("max_concurrency", "Attempts at once at most", FieldKind::Input("number"))
                     .value(&*self.max_concurrency)
                     .hint("1 to 1,000. Nothing follows the server."),
             )
@@ -189,12 +192,12 @@ impl Values {
 
     fn inbox(&self, form: ConsoleForm) -> ConsoleForm {
         form.field(
-            FormField::new("visibility_seconds", "Seconds hidden after receipt", Kind::Input("number"))
+            FormField::new("visibility_seconds", "Seconds hidden after receipt", FieldKind::Input("number"))
                 .value(&*self.visibility_seconds)
                 .hint("For so long a received event is given to nobody else. Nothing means 30."),
         )
         .field(
-            FormField::new("max_receives", "Receipts at most", Kind::Input("number"))
+            FormField::new("max_receives", "Receipts at most", FieldKind::Input("number"))
                 .value(&*self.max_receives)
                 .hint("An event that is received as often without being acknowledged is a dead letter. Nothing means 10."),
         )

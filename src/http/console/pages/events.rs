@@ -8,7 +8,7 @@ use crate::domain::{EventId, Scope};
 use crate::http::byte_budget::Owner;
 use crate::http::console::failure::{ConsoleError, see_other};
 use crate::http::console::lists::{self, Asked};
-use crate::http::console::posted::Posted;
+use crate::http::console::posted::PostedForm;
 use crate::http::console::ui::{
     Button, Cell, CodeBlock, ConsoleForm, ConsolePage, DataTable, FactList, FormField, Html, Panel,
     bytes, paragraph,
@@ -151,7 +151,7 @@ fn table(deliveries: &[DeliveryView], more: Option<String>) -> Html {
 /// `POST /console/events/{id}/replay`.
 pub(in crate::http::console) async fn replay(
     Id(id): Id<EventId>,
-    Posted { visitor, form }: Posted,
+    PostedForm { visitor, form }: PostedForm,
 ) -> Result<Response, ConsoleError> {
     let (org, by) = visitor.change(Scope::EndpointsManage)?;
     let endpoint = form.some("endpoint_id").map(str::parse).transpose();

@@ -9,10 +9,10 @@ use crate::api::views::{KeyView, NewKeyView};
 use crate::domain::{ApiKeyId, Role, Scope, Scopes, Violation};
 use crate::http::console::failure::{ConsoleError, faults, see_other};
 use crate::http::console::lists;
-use crate::http::console::posted::{FormData, Posted, number, text, time};
+use crate::http::console::posted::{FormData, PostedForm, number, text, time};
 use crate::http::console::ui::{
-    Button, Cell, CodeBlock, ConsoleForm, ConsolePage, DataTable, FactList, FormField, Kind, Panel,
-    Tone, paragraph,
+    Button, Cell, CodeBlock, ConsoleForm, ConsolePage, DataTable, FactList, FieldKind, FormField,
+    Panel, Tone, paragraph,
 };
 use crate::http::console::visitor::Visitor;
 use crate::http::error::ApiError;
@@ -93,9 +93,9 @@ pub(super) fn new_form(
     let scopes = scopes.map(|scope| (scope.to_owned(), chosen.contains(&scope))).collect();
     let value = |name| form.text(name).to_owned();
     let name = FormField::line("name", "Name").value(value("name")).required();
-    let scopes = FormField::new("scopes", "Scopes", Kind::Checks(scopes));
+    let scopes = FormField::new("scopes", "Scopes", FieldKind::Checks(scopes));
     let end = FormField::line("expires_at", "Expires (UTC)").value(value("expires_at"));
-    let rate = Kind::Input("number");
+    let rate = FieldKind::Input("number");
     let rate = FormField::new("rate_limit_per_minute", "Events per minute at most", rate);
     let rate = rate.value(value("rate_limit_per_minute"));
     ConsoleForm::post(action, &visitor.csrf(), "Create key")
@@ -111,7 +111,7 @@ pub(super) fn new_form(
 
 /// `POST /console/keys`: shows the key, which nothing shows again.
 pub(in crate::http::console) async fn create(
-    Posted { visitor, form }: Posted,
+    PostedForm { visitor, form }: PostedForm,
 ) -> Result<Response, ConsoleError> {
     let (org, by) = visitor.change(Scope::KeysManage)?;
     let created = async {
@@ -208,7 +208,8 @@ pub(super) fn controls(
     if !key.active {
         return page;
     }
-    let grace = FormField::new("grace_seconds", "Grace period in seconds", Kind::Input("number"));
+    let grace =
+        FormField::new("grace_seconds", "Grace period in seconds", FieldKind::Input("number"));
     let rotate = ConsoleForm::post(format!("{path}/rotate"), &csrf, "Rotate").field(
         grace
             .value("3600")
@@ -235,7 +236,7 @@ pub(super) fn controls(
 /// `POST /console/keys/{id}/rename`.
 pub(in crate::http::console) async fn rename(
     Id(id): Id<ApiKeyId>,
-    Posted { visitor, form }: Posted,
+    PostedForm { visitor, form }: PostedForm,
 ) -> Result<Response, ConsoleError> {
     let (org, by) = visitor.change(Scope::KeysManage)?;
     keys::one_of_org(visitor.app.subsystems(), org, id).await?;
@@ -246,7 +247,7 @@ pub(in crate::http::console) async fn rename(
 /// `POST /console/keys/{id}/rotate`.
 pub(in crate::http::console) async fn rotate(
     Id(id): Id<ApiKeyId>,
-    Posted { visitor, form }: Posted,
+    PostedForm { visitor, form }: PostedForm,
 ) -> Result<ConsolePage, ConsoleError> {
     let (org, by) = visitor.change(Scope::KeysManage)?;
     let subsystems = visitor.app.subsystems();
@@ -264,7 +265,7 @@ pub(in crate::http::console) async fn rotate(
 /// `POST /console/keys/{id}/revoke`.
 pub(in crate::http::console) async fn revoke(
     Id(id): Id<ApiKeyId>,
-    Posted { visitor, .. }: Posted,
+    PostedForm { visitor, .. }: PostedForm,
 ) -> Result<Response, ConsoleError> {
     let (org, by) = visitor.change(Scope::KeysManage)?;
     keys::one_of_org(visitor.app.subsystems(), org, id).await?;

@@ -9,7 +9,7 @@ use crate::api::views::{KeyView, NewKeyView};
 use crate::domain::{ApiKeyId, Role, Scope};
 use crate::http::console::failure::{ConsoleError, faults, see_other};
 use crate::http::console::lists;
-use crate::http::console::posted::{FormData, Posted, number};
+use crate::http::console::posted::{FormData, PostedForm, number};
 use crate::http::console::ui::{Cell, ConsolePage, Panel, paragraph};
 use crate::http::console::visitor::Visitor;
 use crate::http::error::ApiError;
@@ -41,7 +41,7 @@ pub(in crate::http::console) async fn list(visitor: Visitor) -> Result<ConsolePa
 
 /// `POST /console/operator-keys`.
 pub(in crate::http::console) async fn create(
-    Posted { visitor, form }: Posted,
+    PostedForm { visitor, form }: PostedForm,
 ) -> Result<Response, ConsoleError> {
     let by = visitor.operator(Scope::OperatorWrite)?;
     let scopes = visitor.open.principal.scopes;
@@ -85,7 +85,7 @@ pub(in crate::http::console) async fn one(
 /// `POST /console/operator-keys/{id}/rename`.
 pub(in crate::http::console) async fn rename(
     Id(id): Id<ApiKeyId>,
-    Posted { visitor, form }: Posted,
+    PostedForm { visitor, form }: PostedForm,
 ) -> Result<Response, ConsoleError> {
     let by = visitor.operator(Scope::OperatorWrite)?;
     keys::rename(visitor.app.subsystems(), id, form.text("name"), &by).await?;
@@ -95,7 +95,7 @@ pub(in crate::http::console) async fn rename(
 /// `POST /console/operator-keys/{id}/rotate`.
 pub(in crate::http::console) async fn rotate(
     Id(id): Id<ApiKeyId>,
-    Posted { visitor, form }: Posted,
+    PostedForm { visitor, form }: PostedForm,
 ) -> Result<ConsolePage, ConsoleError> {
     let by = visitor.operator(Scope::OperatorWrite)?;
     let subsystems = visitor.app.subsystems();
@@ -113,7 +113,7 @@ pub(in crate::http::console) async fn rotate(
 /// `POST /console/operator-keys/{id}/revoke`.
 pub(in crate::http::console) async fn revoke(
     Id(id): Id<ApiKeyId>,
-    Posted { visitor, .. }: Posted,
+    PostedForm { visitor, .. }: PostedForm,
 ) -> Result<Response, ConsoleError> {
     let by = visitor.operator(Scope::OperatorWrite)?;
     keys::revoke(visitor.app.subsystems(), id, &by).await?;

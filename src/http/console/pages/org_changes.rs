@@ -10,7 +10,7 @@ use crate::api::views::NewKeyView;
 use crate::api::{keys, orgs};
 use crate::domain::{OrgChange, OrgId, OrgLimit, Role, Scope};
 use crate::http::console::failure::{ConsoleError, faults, see_other};
-use crate::http::console::posted::{FormData, Posted, number};
+use crate::http::console::posted::{FormData, PostedForm, number};
 use crate::http::console::ui::Panel;
 use crate::http::console::visitor::Visitor;
 use crate::http::error::ApiError;
@@ -20,7 +20,7 @@ use crate::http::routes::orgs::{NewOrg, OrgPatch};
 
 /// `POST /console/orgs`.
 pub(in crate::http::console) async fn create(
-    Posted { visitor, form }: Posted,
+    PostedForm { visitor, form }: PostedForm,
 ) -> Result<Response, ConsoleError> {
     let by = visitor.operator(Scope::OperatorWrite)?;
     let created = async {
@@ -50,7 +50,7 @@ fn refused(visitor: &Visitor, back: &str, error: ConsoleError) -> Result<Respons
 /// `POST /console/orgs/{id}/limits`: name and limits.
 pub(in crate::http::console) async fn change(
     Id(id): Id<OrgId>,
-    Posted { visitor, form }: Posted,
+    PostedForm { visitor, form }: PostedForm,
 ) -> Result<Response, ConsoleError> {
     let by = visitor.operator(Scope::OperatorWrite)?;
     let path = format!("{PATH}/{id}");
@@ -74,7 +74,7 @@ pub(in crate::http::console) async fn change(
 /// `POST /console/orgs/{id}/suspend`.
 pub(in crate::http::console) async fn suspend(
     Id(id): Id<OrgId>,
-    Posted { visitor, .. }: Posted,
+    PostedForm { visitor, .. }: PostedForm,
 ) -> Result<Response, ConsoleError> {
     let by = visitor.operator(Scope::OperatorWrite)?;
     orgs::suspend(visitor.app.subsystems(), id, &by).await?;
@@ -84,7 +84,7 @@ pub(in crate::http::console) async fn suspend(
 /// `POST /console/orgs/{id}/resume`.
 pub(in crate::http::console) async fn resume(
     Id(id): Id<OrgId>,
-    Posted { visitor, .. }: Posted,
+    PostedForm { visitor, .. }: PostedForm,
 ) -> Result<Response, ConsoleError> {
     let by = visitor.operator(Scope::OperatorWrite)?;
     orgs::resume(visitor.app.subsystems(), id, &by).await?;
@@ -94,7 +94,7 @@ pub(in crate::http::console) async fn resume(
 /// `POST /console/orgs/{id}/delete`.
 pub(in crate::http::console) async fn delete(
     Id(id): Id<OrgId>,
-    Posted { visitor, .. }: Posted,
+    PostedForm { visitor, .. }: PostedForm,
 ) -> Result<Response, ConsoleError> {
     let by = visitor.operator(Scope::OperatorWrite)?;
     orgs::delete(visitor.app.subsystems(), id, &by).await?;
@@ -104,7 +104,7 @@ pub(in crate::http::console) async fn delete(
 /// `POST /console/orgs/{id}/keys`.
 pub(in crate::http::console) async fn create_key(
     Id(id): Id<OrgId>,
-    Posted { visitor, form }: Posted,
+    PostedForm { visitor, form }: PostedForm,
 ) -> Result<Response, ConsoleError> {
     let by = visitor.operator(Scope::OperatorWrite)?;
     let path = format!("{PATH}/{id}");
@@ -126,7 +126,7 @@ pub(in crate::http::console) async fn create_key(
 /// organisation records it.
 pub(in crate::http::console) async fn view(
     Id(id): Id<OrgId>,
-    Posted { visitor, .. }: Posted,
+    PostedForm { visitor, .. }: PostedForm,
 ) -> Result<Response, ConsoleError> {
     let by = visitor.operator(Scope::OperatorImpersonate)?;
     orgs::existing(visitor.app.subsystems(), id).await?;
@@ -136,7 +136,7 @@ pub(in crate::http::console) async fn view(
 
 /// `POST /console/leave`: the session looks out of the organisation again.
 pub(in crate::http::console) async fn leave(
-    Posted { visitor, .. }: Posted,
+    PostedForm { visitor, .. }: PostedForm,
 ) -> Result<Response, ConsoleError> {
     let org = visitor.viewed_org().ok_or(ApiError::NotFound)?;
     visitor.app.authenticator.view_org(&visitor.open, org, false, &visitor.actor()).await?;

@@ -7,7 +7,7 @@ use crate::domain::{Month, Org, OrgId, OrgState, PageRequest, Scope};
 use crate::http::console::failure::ConsoleError;
 use crate::http::console::lists;
 use crate::http::console::ui::{
-    Button, Cell, ConsoleForm, ConsolePage, DataTable, FactList, FormField, Html, Kind, Panel,
+    Button, Cell, ConsoleForm, ConsolePage, DataTable, FactList, FieldKind, FormField, Html, Panel,
     Tile, Tiles, Tone, bytes, grouped, paragraph,
 };
 use crate::http::console::visitor::Visitor;
@@ -166,7 +166,7 @@ fn limits(visitor: &Visitor, org: &Org) -> Html {
     let field = |form: ConsoleForm, (limit, value): (crate::domain::OrgLimit, Option<u32>)| {
         let label = limit.name().replace('_', " ");
         let value = value.map(|value| value.to_string()).unwrap_or_default();
-        let field = FormField::new(limit.name(), &label, Kind::Input("number")).value(value);
+        let field = FormField::new(limit.name(), &label, FieldKind::Input("number")).value(value);
         form.field(match effective.get(limit) {
             Some(default) => {
                 field.hint(&format!("{} now. Nothing follows the server.", grouped(default.into())))

@@ -3,13 +3,12 @@
 use axum::response::Response;
 use serde_json::{Map, Value};
 
-use super::dead_letters::SELECTING;
 use crate::api::replays;
 use crate::domain::{
     DeadLetterFilter, PageRequest, Replay, ReplayAction, ReplayId, ReplayStatus, Scope,
 };
 use crate::http::console::failure::{ConsoleError, see_other};
-use crate::http::console::posted::{FormData, Posted, number, time};
+use crate::http::console::posted::{FormData, PostedForm, number, time};
 use crate::http::console::ui::{
     Button, Cell, ConsolePage, DataTable, FactList, Html, Tone, grouped,
 };
@@ -18,6 +17,9 @@ use crate::http::extract::Id;
 use crate::http::routes::replays::DeadLetterSelection;
 
 const PATH: &str = "/console/replays";
+/// The filters of dead letters that also select what is done to many at once.
+pub(super) const SELECTING: [&str; 7] =
+    ["endpoint_id", "reason", "type", "since", "until", "error_class", "status_code"];
 /// Replays below the dead letters.
 const SHOWN: u32 = 5;
 
@@ -103,7 +105,7 @@ fn selection(visitor: &Visitor, form: &FormData) -> Result<DeadLetterFilter, Con
 
 /// `POST /console/dead-letters/replay`.
 pub(in crate::http::console) async fn start(
-    Posted { visitor, form }: Posted,
+    PostedForm { visitor, form }: PostedForm,
 ) -> Result<Response, ConsoleError> {
     let (org, by) = visitor.change(Scope::EndpointsManage)?;
     let filter = selection(&visitor, &form)?;
@@ -113,7 +115,7 @@ pub(in crate::http::console) async fn start(
 
 /// `POST /console/dead-letters/discard`.
 pub(in crate::http::console) async fn discard(
-    Posted { visitor, form }: Posted,
+    PostedForm { visitor, form }: PostedForm,
 ) -> Result<Response, ConsoleError> {
     let (org, by) = visitor.change(Scope::EndpointsManage)?;
     let filter = selection(&visitor, &form)?;
@@ -124,7 +126,7 @@ pub(in crate::http::console) async fn discard(
 /// `POST /console/replays/{id}/cancel`.
 pub(in crate::http::console) async fn cancel(
     Id(id): Id<ReplayId>,
-    Posted { visitor, .. }: Posted,
+    PostedForm { visitor, .. }: PostedForm,
 ) -> Result<Response, ConsoleError> {
     let (org, by) = visitor.change(Scope::EndpointsManage)?;
     replays::cancel(visitor.app.subsystems(), org, id, &by).await?;

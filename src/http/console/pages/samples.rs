@@ -7,7 +7,7 @@ use crate::domain::{Endpoint, EndpointId, EndpointKind, PageRequest, Scope};
 use crate::http::console::cookie::{Transport, host};
 use crate::http::console::failure::ConsoleError;
 use crate::http::console::ui::{
-    CodeBlock, ConsoleForm, ConsolePage, FormField, Html, Kind, Panel, escaped, paragraph,
+    CodeBlock, ConsoleForm, ConsolePage, FieldKind, FormField, Html, Panel, escaped, paragraph,
 };
 use crate::http::console::visitor::Visitor;
 
@@ -60,7 +60,7 @@ pub(in crate::http::console) async fn show(
     let options =
         webhooks.iter().map(|endpoint| (endpoint.id.to_string(), endpoint.url.to_string()));
     if let Some(endpoint) = chosen {
-        let field = FormField::new("endpoint_id", "Endpoint", Kind::Select(options.collect()));
+        let field = FormField::new("endpoint_id", "Endpoint", FieldKind::Select(options.collect()));
         let form = ConsoleForm::filters(PATH).field(field.value(endpoint.id.to_string()));
         page = page.section(form.html());
     }

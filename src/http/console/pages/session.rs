@@ -5,7 +5,7 @@ use axum::response::Response;
 use super::sign_in::with_cookie;
 use crate::domain::ConsoleSession;
 use crate::http::console::failure::{ConsoleError, see_other};
-use crate::http::console::posted::Posted;
+use crate::http::console::posted::PostedForm;
 use crate::http::console::ui::{Button, Cell, ConsolePage, FactList, Panel, paragraph, span};
 use crate::http::console::visitor::Visitor;
 
@@ -37,7 +37,7 @@ pub(in crate::http::console) async fn show(visitor: Visitor) -> Result<ConsolePa
 
 /// `POST /console/sign-out-everywhere`.
 pub(in crate::http::console) async fn sign_out_everywhere(
-    Posted { visitor, .. }: Posted,
+    PostedForm { visitor, .. }: PostedForm,
 ) -> Result<Response, ConsoleError> {
     visitor.app.authenticator.end_sessions(visitor.open.session.key_id).await?;
     Ok(with_cookie(see_other("/console/sign-in"), visitor.transport.forget()))

@@ -14,9 +14,9 @@ use crate::http::client_ip;
 use crate::http::console::cookie::Transport;
 use crate::http::console::failure::{ConsoleError, of_sign_in, see_other};
 use crate::http::console::guard;
-use crate::http::console::posted::{FormData, Posted};
+use crate::http::console::posted::{FormData, PostedForm};
 use crate::http::console::ui::{
-    Button, ConsoleForm, ConsolePage, FormField, Kind, Panel, paragraph, plain_page,
+    Button, ConsoleForm, ConsolePage, FieldKind, FormField, Panel, paragraph, plain_page,
 };
 use crate::http::console::visitor::is_own_path;
 use crate::http::error::ApiError;
@@ -115,7 +115,7 @@ pub(in crate::http::console) async fn link(
 
 /// `POST /console/sign-out`.
 pub(in crate::http::console) async fn sign_out(
-    Posted { visitor, .. }: Posted,
+    PostedForm { visitor, .. }: PostedForm,
 ) -> Result<Response, ConsoleError> {
     visitor.app.authenticator.end_session(&visitor.open).await?;
     Ok(with_cookie(see_other("/console/sign-in"), visitor.transport.forget()))
@@ -147,11 +147,11 @@ fn page(transport: Transport, next: &str, fault: Option<&str>) -> ConsolePage {
         return plain_page("Sign in").section(Panel::html("", parts));
     }
     parts.extend(fault.map(Panel::warning));
-    let key = FormField::new("key", "API key", Kind::Input("password"));
+    let key = FormField::new("key", "API key", FieldKind::Input("password"));
     let hint = "A key of an organisation, or of an operator. The session may do what the key may, and ends with it.";
     let form = ConsoleForm::post("/console/sign-in", "", "Sign in")
         .field(key.hint(hint).required().complete("current-password"))
-        .field(FormField::new("next", "", Kind::Hidden).value(next));
+        .field(FormField::new("next", "", FieldKind::Hidden).value(next));
     parts.push(form.html());
     plain_page("Sign in").section(Panel::html("", parts))
 }

@@ -29,7 +29,7 @@ pub(in crate::http::console) struct FormField {
     label: String,
     hint: String,
     value: String,
-    kind: Kind,
+    kind: FieldKind,
     required: bool,
     error: Option<String>,
     complete: Option<&'static str>,
@@ -39,7 +39,7 @@ pub(in crate::http::console) struct FormField {
 
 /// How a value is entered.
 #[derive(Clone, Debug)]
-pub(in crate::http::console) enum Kind {
+pub(in crate::http::console) enum FieldKind {
     /// Not shown.
     Hidden,
     /// On or off.
@@ -130,7 +130,7 @@ impl ConsoleForm {
 
 impl FormField {
     /// A field of this kind.
-    pub(in crate::http::console) fn new(name: &'static str, label: &str, kind: Kind) -> Self {
+    pub(in crate::http::console) fn new(name: &'static str, label: &str, kind: FieldKind) -> Self {
         Self {
             name,
             label: label.to_owned(),
@@ -146,7 +146,7 @@ impl FormField {
 
     /// A line of text.
     pub(in crate::http::console) fn line(name: &'static str, label: &str) -> Self {
-        Self::new(name, label, Kind::Input("text"))
+        Self::new(name, label, FieldKind::Input("text"))
     }
 
     /// One of these words, or none.
@@ -158,7 +158,7 @@ impl FormField {
     ) -> Self {
         let mut options = vec![(String::new(), any.to_owned())];
         options.extend(words.iter().map(|word| ((*word).to_owned(), word.replace('_', " "))));
-        Self::new(name, label, Kind::Select(options))
+        Self::new(name, label, FieldKind::Select(options))
     }
 
     pub(in crate::http::console) fn value(mut self, value: impl Into<String>) -> Self {

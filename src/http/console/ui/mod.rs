@@ -14,7 +14,7 @@ use crate::domain::{DeliveryStatus, Timestamp};
 
 pub(super) use blocks::{Button, CodeBlock, FactList, Panel, Tile, Tiles};
 pub(super) use chart::{Chart, ChartBar};
-pub(super) use fields::{ConsoleForm, FormField, Kind};
+pub(super) use fields::{ConsoleForm, FieldKind, FormField};
 pub(super) use page::{ConsolePage, Frame, NavItem, plain_page};
 pub(super) use table::DataTable;
 

@@ -9,7 +9,7 @@ use super::{Cell, Html, html};
 #[template(path = "console/table.html")]
 pub(in crate::http::console) struct DataTable {
     caption: String,
-    columns: Vec<Column>,
+    columns: Vec<TableColumn>,
     /// The cells of each row.
     rows: Vec<Html>,
     /// The first page, and the next one.
@@ -21,7 +21,7 @@ pub(in crate::http::console) struct DataTable {
 }
 
 #[derive(Clone, Debug)]
-struct Column {
+struct TableColumn {
     label: String,
     is_number: bool,
 }
@@ -29,7 +29,7 @@ struct Column {
 impl DataTable {
     /// A table with these columns. The label of a column of numbers begins with `#`.
     pub(in crate::http::console) fn new(caption: impl Into<String>, columns: &[&str]) -> Self {
-        let column = |label: &&str| Column {
+        let column = |label: &&str| TableColumn {
             label: label.trim_start_matches('#').to_owned(),
             is_number: label.starts_with('#'),
         };
@@ -79,7 +79,7 @@ impl DataTable {
     }
 }
 
-impl Column {
+impl TableColumn {
     /// A cell of the column. It tells its label, which narrow screens show beside it.
     fn cell(&self, cell: &Cell) -> String {
         let label = super::escaped(&self.label);

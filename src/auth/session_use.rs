@@ -1,0 +1,218 @@
+//! Opening, using and ending sessions of the console.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
+
+use super::authenticator::{AuthError, Authenticator, Inner};
+use super::session::{OpenSession, SessionToken};
+use crate::domain::{
+    Actor, ApiKey, ApiKeyId, ConsoleSession, OrgId, SessionGrants, SessionKind, Timestamp,
+};
+use crate::runtime::Stopwatch;
+use crate::store::{SessionHash, StoreError};
+
+/// The longest wait to store when a session was used.
+const NOTE_MAX: Duration = Duration::from_secs(1);
+
+fn generate() -> Result<SessionToken, AuthError> {
+    SessionToken::generate().map_err(|error| AuthError::Unavailable(Arc::new(error)))
+}
+
+impl Authenticator {
+    /// Opens a session of the console.
+    ///
+    /// # Errors
+    /// When the store does not take it.
+    pub async fn open_session(&self, key: ApiKeyId) -> Result<SessionToken, AuthError> {
+        let inner = self.inner();
+        let (token, now) = (generate()?, inner.clock.now());
+        let kind = SessionKind::Console;
+        let session = ConsoleSession::new(key, kind, now, ConsoleSession::LASTS);
+        if inner.store.system().insert_session(&token.hash(), &session).await? {
+            // Others have ended.
+            inner.keys.invalidate(key);
+        }
+        Ok(token)
+    }
+
+    /// Opens the session of a link, which then is used up. `None` when the token is no link, or the link was used or has
+    /// ended.
+    ///
+    /// # Errors
+    /// When the caller has presented too many wrong tokens, or the store does not answer.
+    pub async fn use_link(
+        &self,
+        link: &SessionToken,
+        client: IpAddr,
+    ) -> Result<Option<SessionToken>, AuthError> {
+        let inner = self.inner();
+        let checked = inner.throttle.check(client);
+        checked.map_err(|retry_after| AuthError::Throttled { retry_after })?;
+        let (token, now) = (generate()?, inner.clock.now());
+        let open = |found: &ConsoleSession| {
+            let opens = found.kind.opens().filter(|_| found.is_open(now))?;
+            Some(ConsoleSession::new(found.key_id, opens, now, ConsoleSession::LASTS))
+        };
+        let opened = inner.store.system().exchange_link(&link.hash(), &token.hash(), open).await?;
+        if opened.is_none() {
+            inner.throttle.record_failure(client);
+        }
+        Ok(opened.map(|_| token))
+    }
+
+    /// The session of a token; `None` if it has ended, or there never was one.
+    ///
+    /// # Errors
+    /// When the caller has presented too many wrong tokens, or the session is not known here and the store does not
+    /// answer.
+    pub async fn session(
+        &self,
+        token: &SessionToken,
+        client: IpAddr,
+    ) -> Result<Option<Arc<OpenSession>>, AuthError> {
+        let (inner, hash) = (self.inner(), token.hash());
+        let known = inner.sessions.open.get(&hash).filter(|known| inner.is_current(known));
+        let session = match known {
+            Some(known) if known.read.elapsed() < inner.keys.ttl() => Some(known),
+            Some(known) => match inner.read_session(hash).await {
+                Ok(read) => read,
+                Err(error) if known.read.elapsed() < inner.keys.stale_max() => {
+                    tracing::debug!(%error, "a session is used as it was");
+                    Some(known)
+                }
+                Err(error) => return Err(error.into()),
+            },
+            None => inner.unknown_session(hash, client).await?,
+        };
+        let now = inner.clock.now();
+        let Some(session) = session.filter(|session| session.is_valid(now)) else {
+            inner.sessions.open.invalidate(&hash);
+            return Ok(None);
+        };
+        inner.use_session(&session, now).await;
+        Ok(Some(session))
+    }
+
+    /// Ends a session.
+    ///
+    /// # Errors
+    /// When the store does not answer; it goes on then.
+    pub async fn end_session(&self, session: &OpenSession) -> Result<(), AuthError> {
+        let (inner, key) = (self.inner(), session.session.key_id);
+        inner.store.system().end_session(&session.hash, key, inner.clock.now()).await?;
+        inner.keys.invalidate(key);
+        Ok(())
+    }
+
+    /// Ends every session and link of a key, and returns how many those were.
+    ///
+    /// # Errors
+    /// When the store does not answer; they go on then.
+    pub async fn end_sessions(&self, key: ApiKeyId) -> Result<u64, AuthError> {
+        let inner = self.inner();
+        let ended = inner.store.system().end_sessions(key, inner.clock.now()).await?;
+        inner.keys.invalidate(key);
+        Ok(ended)
+    }
+
+    /// Has an operator's session look into an organisation, or out of it.
+    ///
+    /// # Errors
+    /// When the store does not answer.
+    pub async fn view_org(
+        &self,
+        session: &OpenSession,
+        org: OrgId,
+        enters: bool,
+        by: &Actor,
+    ) -> Result<(), AuthError> {
+        let inner = self.inner();
+        let viewed_org = enters.then_some(org);
+        let grants = SessionGrants { viewed_org };
+        let viewed = (&grants, org);
+        inner.store.system().view_org(&session.hash, viewed, by, inner.clock.now()).await?;
+        inner.sessions.open.invalidate(&session.hash);
+        Ok(())
+    }
+}
+
+impl Inner {
+    fn is_current(&self, known: &OpenSession) -> bool {
+        known.epoch == self.keys.epoch(known.session.key_id)
+    }
+
+    async fn unknown_session(
+        &self,
+        hash: SessionHash,
+        client: IpAddr,
+    ) -> Result<Option<Arc<OpenSession>>, AuthError> {
+        if self.sessions.rejected.contains_key(&hash) {
+            return Ok(None);
+        }
+        let checked = self.throttle.check(client);
+        checked.map_err(|retry_after| AuthError::Throttled { retry_after })?;
+        let session = self.read_session(hash).await?;
+        if session.is_none() {
+            self.throttle.record_failure(client);
+            self.sessions.rejected.insert(hash, ());
+        }
+        Ok(session)
+    }
+
+    /// Reads a session and its key, and caches them unless the key changed meanwhile.
+    async fn read_session(
+        &self,
+        hash: SessionHash,
+    ) -> Result<Option<Arc<OpenSession>>, StoreError> {
+        let store = self.store.for_keys();
+        let Some(session) = store.system().session(&hash).await? else { return Ok(None) };
+        let key = session.key_id;
+        let (epoch, read) = (self.keys.epoch(key), Stopwatch::start());
+        // Once more: it may have ended before the epoch began.
+        let Some(session) = store.system().session(&hash).await? else { return Ok(None) };
+        let now = self.clock.now();
+        if session.kind.opens().is_some() || !session.is_open(now) {
+            return Ok(None);
+        }
+        let record = store.system().key(key).await?;
+        let is_usable = |key: &ApiKey| key.is_active(now) && key.replaced_by.is_none();
+        let Some(record) = record.filter(is_usable) else { return Ok(None) };
+        let Some(principal) = self.principal(&record).await? else { return Ok(None) };
+        let org_name = match record.role.org_id() {
+            Some(org) => store.org(org).await?.map(|org| org.name),
+            None => None,
+        };
+        let opened = Arc::new(OpenSession {
+            hash,
+            noted_at: AtomicI64::new(session.last_used_at.micros()),
+            session,
+            principal: Arc::new(principal),
+            key_name: record.name,
+            org_name,
+            key_expires_at: record.expires_at,
+            key_used: self.usage.key(record.id),
+            epoch,
+            read,
+        });
+        if self.is_current(&opened) {
+            self.sessions.open.insert(hash, Arc::clone(&opened));
+        }
+        Ok(Some(opened))
+    }
+
+    /// Marks a session and its key as used. That it is not stored does no harm for a while.
+    async fn use_session(&self, session: &OpenSession, now: Timestamp) {
+        session.key_used.store(true, Ordering::Relaxed);
+        let noted_at = Timestamp::from_micros(session.noted_at.load(Ordering::Relaxed));
+        if now.since(noted_at) < ConsoleSession::USE_RESOLUTION {
+            return;
+        }
+        session.noted_at.store(now.micros(), Ordering::Relaxed);
+        let noting = self.store.system().note_session_used(&session.hash, now);
+        if !matches!(tokio::time::timeout(NOTE_MAX, noting).await, Ok(Ok(()))) {
+            tracing::debug!("the use of a session is not stored");
+        }
+    }
+}
