@@ -9,7 +9,8 @@ use reqwest::header::{
 use serde_json::{Value, json};
 
 use crate::domain::{
-    DecryptionError, Event, EventSummary, EventType, LeasedDelivery, Timestamp, WebhookFormat, is_cloud_event,
+    DecryptionError, Event, EventSummary, EventType, LeasedDelivery, Timestamp, WebhookFormat,
+    is_cloud_event,
 };
 
 use super::signer::sign_with_all;

@@ -6,16 +6,16 @@ use url::form_urlencoded;
 use super::posted::time;
 use super::ui::{ConsoleForm, ConsolePage};
 use super::visitor::Visitor;
-use crate::domain::{LabelCursor, ListOrder, PageRequest, Violation};
+use crate::domain::{LabelCursor, PageRequest, Violation};
 use crate::http::error::ApiError;
-use crate::http::request::QueryFields;
 use crate::http::request::query::Query;
+use crate::http::request::{QueryFields, RequestedList};
 
 /// What a list is asked for.
 pub(super) struct Asked<T> {
     pub(super) filter: T,
     pub(super) page: PageRequest,
-    pub(super) order: ListOrder,
+    pub(super) list: RequestedList,
     /// What was wrong; then nothing is listed.
     pub(super) faults: Vec<Violation>,
 }
@@ -23,13 +23,13 @@ pub(super) struct Asked<T> {
 /// Reads the filters of a list. Fields that are left empty are as if they were not there.
 pub(super) fn asked<T: QueryFields>(visitor: &Visitor) -> Asked<T> {
     let mut query = query(visitor);
-    let (page, order) = query.ordered_page();
+    let (page, list) = query.ordered_page();
     let filter = T::read(&mut query);
-    Asked { filter, page, order, faults: faults(query) }
+    Asked { filter, page, list, faults: faults(query) }
 }
 
 /// Reads the position in a list without filters.
-pub(super) fn page_request(visitor: &Visitor) -> PageRequest {
+pub(super) fn page_request(visitor: &Visitor) -> (PageRequest, RequestedList) {
     query(visitor).page()
 }
 
@@ -41,7 +41,7 @@ pub(super) fn label_cursor(visitor: &Visitor) -> Option<LabelCursor> {
 fn query(visitor: &Visitor) -> Query {
     let mut text = form_urlencoded::Serializer::new(String::new());
     let here = visitor.here();
-    let query = here.split_once('?').map_or("", |(_, query)| query);
+    let (path, query) = here.split_once('?').unwrap_or((&here, ""));
     for (name, value) in form_urlencoded::parse(query.as_bytes()) {
         let value = value.trim();
         if value.is_empty() || name == "done" {
@@ -50,7 +50,7 @@ fn query(visitor: &Visitor) -> Query {
         let is_time = matches!(&*name, "since" | "until");
         text.append_pair(&name, &if is_time { time(value) } else { value.into() });
     }
-    Query::new(&text.finish())
+    Query::new(path, &text.finish())
 }
 
 fn faults(query: Query) -> Vec<Violation> {

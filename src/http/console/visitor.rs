@@ -19,7 +19,7 @@ use super::guard::{self, SEC_FETCH_SITE};
 use super::navigation;
 use super::ui::{ConsolePage, Frame, plain_page};
 use crate::auth::{OpenSession, SessionToken};
-use crate::domain::{Actor, OrgId, Role, Scope, Scopes, TraceId};
+use crate::domain::{Actor, Cursor, OrgId, Role, Scope, Scopes, TraceId};
 use crate::http::byte_budget::Owner;
 use crate::http::charges;
 use crate::http::client_ip;
@@ -27,6 +27,7 @@ use crate::http::error::ApiError;
 use crate::http::extract::{Caller, Tenant};
 use crate::http::held_answer::AnswerOwner;
 use crate::http::read_limit::ReadPermit;
+use crate::http::request::RequestedList;
 use crate::http::request_context::RequestContext;
 use crate::http::state::AppState;
 
@@ -218,6 +219,15 @@ impl Visitor {
             !form_urlencoded::parse(self.query.as_bytes()).any(|(name, _)| name == "cursor");
         let first = (!is_first).then(|| self.at_cursor(None));
         (first, next.map(|next| self.at_cursor(Some(next.to_string()))))
+    }
+
+    /// The same of a list whose cursors belong to it.
+    pub(super) fn list_pages(
+        &self,
+        list: RequestedList,
+        next: Option<Cursor>,
+    ) -> (Option<String>, Option<String>) {
+        self.pages(next.map(|next| list.cursor(next, false)))
     }
 
     /// A parameter of the query, unless it is empty.

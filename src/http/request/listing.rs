@@ -3,7 +3,6 @@
 //! A cursor is a position by time and id, which would fit into any list. Used in another list, or with other filters, it
 //! would skip rows that nobody has seen; so it carries a digest of the path and the filters.
 
-use axum::http::Uri;
 use schemars::JsonSchema;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
@@ -105,6 +104,7 @@ impl RequestedList {
 
 #[cfg(test)]
 mod tests {
+    use axum::http::Uri;
     use uuid::Uuid;
 
     use super::*;

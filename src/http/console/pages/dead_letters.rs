@@ -23,7 +23,7 @@ const PATH: &str = "/console/dead-letters";
 /// `GET /console/dead-letters`.
 pub(in crate::http::console) async fn list(visitor: Visitor) -> Result<ConsolePage, ConsoleError> {
     let org = visitor.org(Scope::EventsRead)?;
-    let Asked { filter, page: request, order, faults } = lists::asked::<DeadLetterQuery>(&visitor);
+    let Asked { filter, page: request, list, faults } = lists::asked::<DeadLetterQuery>(&visitor);
     let page = visitor
         .page("Dead letters")
         .lead("Deliveries that were given up, and events that the database rejected.");
@@ -31,10 +31,10 @@ pub(in crate::http::console) async fn list(visitor: Visitor) -> Result<ConsolePa
     if !faults.is_empty() {
         return Ok(page);
     }
-    let filter = filter.in_order(order);
+    let filter = filter.in_order(list.reading_order());
     let found = dead_letters::list(visitor.app.replica_reads(), org, &filter, request).await?;
     let is_empty = found.data.is_empty();
-    let (first, next) = visitor.pages(found.next_cursor);
+    let (first, next) = visitor.list_pages(list, found.next_cursor);
     let columns = ["Event type", "Endpoint", "Reason", "Last error", "Given up", "Replayed"];
     let table = DataTable::new("Dead letters", &columns)
         .rows(found.data.iter().map(row))

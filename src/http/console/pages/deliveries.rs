@@ -23,15 +23,15 @@ const PATH: &str = "/console/deliveries";
 /// `GET /console/deliveries`.
 pub(in crate::http::console) async fn list(visitor: Visitor) -> Result<ConsolePage, ConsoleError> {
     let org = visitor.org(Scope::EventsRead)?;
-    let Asked { filter, page: request, order, faults } = lists::asked::<DeliveryQuery>(&visitor);
+    let Asked { filter, page: request, list, faults } = lists::asked::<DeliveryQuery>(&visitor);
     let page = lists::with_filters(visitor.page("Deliveries"), filters(&visitor), &faults);
     if !faults.is_empty() {
         return Ok(page);
     }
-    let filter = filter.in_order(order);
+    let filter = filter.in_order(list.reading_order());
     let found = deliveries::list(visitor.app.replica_reads(), org, &filter, request).await?;
     let found = found.map(DeliveryView::from);
-    let (first, next) = visitor.pages(found.next_cursor);
+    let (first, next) = visitor.list_pages(list, found.next_cursor);
     let columns = ["Event", "Endpoint", "State", "Created", "#Attempts", "Last error"];
     let table = DataTable::new("Deliveries", &columns)
         .rows(found.data.iter().map(row))

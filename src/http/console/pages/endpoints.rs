@@ -19,9 +19,9 @@ const DELIVERIES_SHOWN: u32 = 10;
 /// `GET /console/endpoints`.
 pub(in crate::http::console) async fn list(visitor: Visitor) -> Result<ConsolePage, ConsoleError> {
     let org = visitor.org(Scope::EndpointsManage)?;
-    let request = lists::page_request(&visitor);
+    let (request, list) = lists::page_request(&visitor);
     let found = endpoints::list(visitor.app.reads(), org, request).await?;
-    let (first, next) = visitor.pages(found.next_cursor);
+    let (first, next) = visitor.list_pages(list, found.next_cursor);
     let now = visitor.app.reads().clock.now();
     let rows = found.data.iter().map(|endpoint| row(&endpoint.into(), now));
     let table = DataTable::new(

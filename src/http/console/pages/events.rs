@@ -24,15 +24,15 @@ const PATH: &str = "/console/events";
 /// `GET /console/events`.
 pub(in crate::http::console) async fn list(visitor: Visitor) -> Result<ConsolePage, ConsoleError> {
     let org = visitor.org(Scope::EventsRead)?;
-    let Asked { filter, page: request, order, faults } = lists::asked::<EventQuery>(&visitor);
+    let Asked { filter, page: request, list, faults } = lists::asked::<EventQuery>(&visitor);
     let page = lists::with_filters(visitor.page("Events"), filters(&visitor), &faults)
         .action(Button::link("Live tail", "/console/live", false));
     if !faults.is_empty() {
         return Ok(page);
     }
-    let filter = filter.in_order(order);
+    let filter = filter.in_order(list.reading_order());
     let found = events::list(visitor.app.replica_reads(), org, &filter, request, false).await?;
-    let (first, next) = visitor.pages(found.next_cursor);
+    let (first, next) = visitor.list_pages(list, found.next_cursor);
     let columns = ["Type", "Accepted", "Account", "User", "#Size"];
     let table = DataTable::new("Events", &columns)
         .rows(found.data.iter().map(row))

@@ -22,8 +22,9 @@ const PATH: &str = "/console/operator-keys";
 pub(in crate::http::console) async fn list(visitor: Visitor) -> Result<ConsolePage, ConsoleError> {
     visitor.operator(Scope::OperatorRead)?;
     let subsystems = visitor.app.reads();
-    let found = keys::list(subsystems, lists::page_request(&visitor)).await?;
-    let (first, next) = visitor.pages(found.next_cursor);
+    let (request, list) = lists::page_request(&visitor);
+    let found = keys::list(subsystems, request).await?;
+    let (first, next) = visitor.list_pages(list, found.next_cursor);
     let (now, own) = (subsystems.clock.now(), visitor.open.principal.key_id);
     let keys = found.data.into_iter().map(|key| KeyView::new(key, now));
     let page = visitor.page("API keys").lead("Of operators and of every organisation.");

@@ -22,14 +22,14 @@ const SEARCH_BYTES_MAX: usize = 128;
 /// `GET /console/orgs`.
 pub(in crate::http::console) async fn list(visitor: Visitor) -> Result<ConsolePage, ConsoleError> {
     visitor.operator(Scope::OperatorRead)?;
-    let request = lists::page_request(&visitor);
+    let (request, list) = lists::page_request(&visitor);
     let name = visitor.parameter("name").filter(|name| name.len() <= SEARCH_BYTES_MAX);
     let subsystems = visitor.app.reads();
     let found = match &name {
         Some(name) => orgs::search(subsystems, name, request).await?,
         None => orgs::list(subsystems, request).await?,
     };
-    let (first, next) = visitor.pages(found.next_cursor);
+    let (first, next) = visitor.list_pages(list, found.next_cursor);
     let row = |org: &Org| {
         vec![
             Cell::link(format!("{PATH}/{}", org.id), &org.name),
