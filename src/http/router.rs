@@ -19,8 +19,8 @@ use super::route::{Access, Route};
 use super::route_hint;
 use super::routes::{
     accounts, analytics, audit, dead_letters, deliveries, docs, endpoint_secrets, endpoint_test,
-    endpoints, erasures, events, exports, health, inbox, keys, metrics, orgs, own_keys, own_org,
-    problems, replays, servers, stream,
+    endpoints, erasures, events, exports, health, inbox, keys, logs, metrics, orgs, own_keys,
+    own_org, problems, replays, servers, stream,
 };
 use super::state::AppState;
 use super::static_answer::{StaticAnswer, Wanted};
@@ -243,6 +243,8 @@ fn operators(table: Table) -> Table {
             &op::GET_ALL_EVENT_METRICS,
         )
         .get(READ_ALL, "/api/admin/usage", analytics::usage, &op::LIST_USAGE)
+        .get(READ_ALL, "/api/admin/logs", logs::show, &op::GET_LOGS)
+        .patch(CHANGE_ALL, "/api/admin/logs", logs::change, &op::UPDATE_LOGS)
 }
 
 fn everybody(table: Table) -> Table {

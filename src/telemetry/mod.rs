@@ -12,7 +12,7 @@ mod process;
 mod registry;
 
 pub(crate) use declare::{label, metrics};
-pub use logs::init_logs;
+pub use logs::{LogFilter, init_logs, log_filter, set_log_filter};
 pub use metric::{
     Buckets, COUNTS, Counter, CounterBy, CounterByText, DELIVERY_SECONDS, FAST_SECONDS,
     FloatCounter, Gauge, GaugeBy, GaugeByText, Histogram, HistogramBy, Kind, Label, Metric,

@@ -18,12 +18,13 @@ const TENANT: [(&str, &str, Scope); 10] = [
 ];
 
 /// The pages of operators.
-const OPERATOR: [(&str, &str, Scope); 5] = [
+const OPERATOR: [(&str, &str, Scope); 6] = [
     ("/console", "Overview", Scope::OperatorRead),
     ("/console/orgs", "Organisations", Scope::OperatorRead),
+    ("/console/failing-endpoints", "Failing endpoints", Scope::OperatorRead),
     ("/console/operator-keys", "Keys", Scope::OperatorRead),
     ("/console/operator-audit", "Audit log", Scope::OperatorRead),
-    ("/console/server", "Server", Scope::OperatorRead),
+    ("/console/server", "Servers", Scope::OperatorRead),
 ];
 
 /// The navigation of an organisation's session, or of an operator's; `path` is the page that is shown, and `may` tells

@@ -7,8 +7,9 @@ use axum::routing::{MethodFilter, on};
 
 use super::assets;
 use super::pages::{
-    accounts, audit, dead_letters, deliveries, endpoint_changes, endpoints, events, keys, live,
-    operator_keys, org_changes, orgs, overview, replays, samples, server, session, sign_in,
+    accounts, audit, dead_letters, deliveries, endpoint_changes, endpoints, events,
+    failing_endpoints, keys, live, operator_keys, org_changes, orgs, overview, replays, samples,
+    server, session, sign_in,
 };
 use crate::domain::Scope;
 use crate::http::state::AppState;
@@ -144,6 +145,7 @@ fn operators(table: PageTable) -> PageTable {
         .post(CHANGE_ALL, "/console/operator-keys/{id}/rotate", operator_keys::rotate)
         .post(CHANGE_ALL, "/console/operator-keys/{id}/revoke", operator_keys::revoke)
         .get(READ_ALL, "/console/operator-audit", audit::of_all)
+        .get(READ_ALL, "/console/failing-endpoints", failing_endpoints::list)
         .get(READ_ALL, "/console/server", server::show)
 }
 

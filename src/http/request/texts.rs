@@ -12,6 +12,7 @@ use crate::domain::{
     PageRequest, SignatureScheme, SigningSecret, Timestamp, TimestampError, TraceFilter, Violation,
     WebhookFormat,
 };
+use crate::telemetry::LogFilter;
 
 /// A value that is written as text: a string in a body, or a query parameter.
 pub(in crate::http) trait Text: Sized {
@@ -102,6 +103,18 @@ impl Text for Timestamp {
 
     fn text_schema() -> Value {
         json!({"type": "string", "format": "date-time"})
+    }
+}
+
+impl Text for LogFilter {
+    const RULE: &'static str = Self::RULE;
+
+    fn from_text(text: &str) -> Option<Self> {
+        text.parse().ok()
+    }
+
+    fn text_schema() -> Value {
+        json!({"type": "string", "maxLength": Self::BYTES_MAX, "examples": ["info", "hookgate=debug,sqlx=warn"]})
     }
 }
 

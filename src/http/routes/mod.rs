@@ -16,6 +16,7 @@ pub(super) mod exports;
 pub(super) mod health;
 pub(super) mod inbox;
 pub(super) mod keys;
+pub(super) mod logs;
 pub(super) mod metrics;
 pub(super) mod orgs;
 pub(super) mod own_keys;

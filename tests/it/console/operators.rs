@@ -60,7 +60,10 @@ async fn organisations_are_found_limited_suspended_and_deleted() {
             .get("/console/server")
             .await
             .shows("Events in the journal")
-            .shows("Heartbeat".to_lowercase().as_str());
+            .shows("Heartbeat".to_lowercase().as_str())
+            .shows("(this one)")
+            .shows("The journal could read all it wrote.");
+        browser.get("/console/failing-endpoints").await.shows("No endpoint fails");
         browser.get(&path).await;
         browser.post(&format!("{path}/delete"), &[]).await.shows("The deletion has begun.");
         until("the organisation is deleted", async || {

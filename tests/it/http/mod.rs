@@ -25,6 +25,7 @@ mod key_bounds;
 mod key_names;
 mod limits;
 mod list_cursors;
+mod logs;
 mod memory;
 mod merge_patch;
 mod metrics;

@@ -125,6 +125,8 @@ pub(super) const ROWS: &[Row] = &[
     row("GET", "/api/admin/failing-endpoints"),
     row("GET", "/api/admin/analytics/events"),
     row("GET", "/api/admin/usage"),
+    row("GET", "/api/admin/logs"),
+    with("PATCH", "/api/admin/logs", &[r#"{"filter":"info"}"#]),
     row("GET", "/openapi.json"),
     row("GET", "/docs"),
     row("GET", "/docs/{file}"),

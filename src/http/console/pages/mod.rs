@@ -8,6 +8,7 @@ pub(super) mod endpoint_changes;
 pub(super) mod endpoint_form;
 pub(super) mod endpoints;
 pub(super) mod events;
+pub(super) mod failing_endpoints;
 pub(super) mod keys;
 pub(super) mod live;
 pub(super) mod operator_keys;

@@ -1,14 +1,22 @@
-//! This server: whether events get through it, and what it has counted.
+//! The servers: whether events get through the one that answers, what it has counted and set aside, and the others.
 
 use axum::extract::State;
 
-use crate::api::views::{HealthReport, StageHealth};
+use crate::api::servers;
+use crate::api::views::{
+    HealthReport, QuarantineEntryView, QuarantineView, ServerView, StageHealth,
+};
 use crate::domain::Scope;
 use crate::http::console::failure::ConsoleError;
-use crate::http::console::ui::{Cell, ConsolePage, FactList, Tone, bytes, span};
+use crate::http::console::ui::{
+    Cell, ConsolePage, DataTable, FactList, Html, Panel, Tone, bytes, span,
+};
 use crate::http::console::visitor::Visitor;
 use crate::http::respond::Json;
 use crate::http::routes::health;
+
+/// Entries of the quarantine that are shown.
+const QUARANTINE_MAX: usize = 20;
 
 /// `GET /console/server`.
 pub(in crate::http::console) async fn show(visitor: Visitor) -> Result<ConsolePage, ConsoleError> {
@@ -59,9 +67,70 @@ pub(in crate::http::console) async fn show(visitor: Visitor) -> Result<ConsolePa
         .with("Given up", Cell::number(totals.dead))
         .refreshed("counts", visitor.here(), true);
     let page = visitor
-        .page("Server")
-        .lead("The server that answers this page. Others have pages of their own.");
-    Ok(page.section(state.html()).section(pipeline.html()).section(counts.html()))
+        .page("Servers")
+        .lead("The server that answers this page, and the others that work with its database.");
+    let page = page.section(state.html()).section(pipeline.html()).section(counts.html());
+    let quarantine = visitor.app.intake.quarantined(QUARANTINE_MAX).await;
+    let quarantine = quarantine.map(|contents| QuarantineView::new(contents, None));
+    let page = match &quarantine {
+        Ok(quarantine) => page.section(set_aside(quarantine)),
+        Err(error) => {
+            page.section(Panel::warning(&format!("The quarantine cannot be read: {error}")))
+        }
+    };
+    // This page is for when the database is away, too.
+    Ok(match servers::list(visitor.app.reads()).await {
+        Ok(all) => page.section(all_servers(&all.data)),
+        Err(_) => page
+            .section(Panel::warning("The database does not tell which other servers there are.")),
+    })
+}
+
+/// What the journal of this server has set aside.
+fn set_aside(quarantine: &QuarantineView) -> Html {
+    let row = |entry: &QuarantineEntryView| {
+        vec![
+            Cell::maybe(entry.segment.as_deref()),
+            entry.offset.map_or(Cell::None, Cell::number),
+            Cell::text(bytes(entry.bytes)),
+            entry.records.map_or(Cell::None, Cell::number),
+            Cell::maybe(entry.file.as_deref()),
+        ]
+    };
+    let more = if quarantine.has_more { ", of which these are the first" } else { "" };
+    let caption = format!(
+        "Set aside by the journal: {} files, {}{more}",
+        quarantine.files,
+        bytes(quarantine.bytes)
+    );
+    let table = DataTable::new(
+        caption,
+        &["Segment", "Offset", "Bytes", "Records lost", "File in damaged/"],
+    );
+    table
+        .rows(quarantine.data.iter().map(row))
+        .empty("Nothing", "The journal could read all it wrote.")
+        .html()
+}
+
+fn all_servers(servers: &[ServerView]) -> Html {
+    let row = |server: &ServerView| {
+        let state = if server.alive { word("ok") } else { word("no heartbeat") };
+        let id = if server.this { format!("{} (this one)", server.id) } else { server.id.clone() };
+        vec![
+            Cell::code(id),
+            Cell::text(&*server.host),
+            Cell::code(&server.version),
+            Cell::time(server.started_at),
+            Cell::time(server.heartbeat_at),
+            state,
+        ]
+    };
+    let columns = ["Server", "Host", "Version", "Started", "Last heartbeat", "State"];
+    DataTable::new("Servers", &columns)
+        .rows(servers.iter().map(row))
+        .empty("None has registered", "")
+        .html()
 }
 
 fn word(word: &str) -> Cell {

@@ -56,4 +56,8 @@ operations! { Operators:
     GET_ALL_EVENT_METRICS "getAllEventMetrics" [];
     /// List usage by organisation for a month
     LIST_USAGE "listUsage" [];
+    /// Show what this server logs
+    GET_LOGS "getLogs" [];
+    /// Change what this server logs, until it ends
+    UPDATE_LOGS "updateLogs" [] r#"{"filter": "hookgate=debug,info"}"#;
 }
