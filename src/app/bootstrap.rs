@@ -112,12 +112,10 @@ impl Bootstrap {
         let link = created.make_link(&records, now)?;
         let unfinished = created.write_down()?;
         let system = store.system();
-        if !system.insert_first_keys(org.as_ref(), &records, &Actor::SERVER).await? {
+        let by = &Actor::SERVER;
+        if !system.insert_first_keys(org.as_ref(), &records, link.as_ref(), by).await? {
             unfinished.as_deref().map(remove);
             return Ok(None);
-        }
-        if let Some((hash, session)) = link {
-            store.system().insert_session(&hash, &session).await?;
         }
         if let (Some(unfinished), Some(path)) = (&unfinished, created.keys_file()) {
             fs::rename(unfinished, path).map_err(|error| failed(unfinished, error))?;

@@ -65,10 +65,7 @@ impl<'a> AppBuilder<'a> {
     /// Opens the store and the journal, wires every part and starts to listen.
     pub async fn build(self) -> Result<App, AppError> {
         let Self { config, clock, .. } = self;
-        config.check_sizes()?;
-        config.retention.check()?;
-        config.disk.check()?;
-        let given = GivenKeys::read(&config.bootstrap)?;
+        let given = check(config)?;
         let metrics = Metrics::new().map_err(OpenError::Metrics)?;
         let tls = wiring::read_certificate(config).await?;
         let background = Background::start().map_err(AppError::Threads)?;
@@ -192,4 +189,13 @@ async fn start_store(
         }
         Err(error) => Err(error),
     }
+}
+
+/// Checks what settings must keep together, and reads the keys that they give.
+pub(super) fn check(config: &Config) -> Result<GivenKeys, AppError> {
+    config.check_sizes()?;
+    config.retention.check()?;
+    config.disk.check()?;
+    storage::check_journal_size(&config.journal)?;
+    GivenKeys::read(&config.bootstrap)
 }

@@ -28,10 +28,7 @@ pub(super) struct DiskGuard {
 impl DiskGuard {
     /// A guard that has looked once.
     pub(super) fn new(config: DiskConfig, store: &StoreConfig, metrics: Arc<StoreMetrics>) -> Self {
-        let mut directories = vec![store.journal_dir()];
-        if store.database_url.is_none() {
-            directories.push(store.data_dir.clone());
-        }
+        let directories = directories(store);
         let guard = Self { config, directories, space: DiskSpace::default(), metrics };
         guard.note(free_bytes(&guard.directories));
         guard
@@ -78,6 +75,12 @@ impl DiskGuard {
             DiskLevel::Ok => tracing::info!(free_bytes = free, "enough disk space is free again"),
         }
     }
+}
+
+/// The directories whose disks are guarded.
+pub(super) fn directories(store: &StoreConfig) -> Vec<PathBuf> {
+    let sqlite = store.database_url.is_none().then(|| store.data_dir.clone());
+    std::iter::once(store.journal_dir()).chain(sqlite).collect()
 }
 
 /// What this many free bytes allow.

@@ -5,14 +5,13 @@
 
 use std::fs;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::Serialize;
 
-use super::bootstrap::GivenKeys;
 use super::descriptors::DescriptorBudget;
-use super::{disk_guard, start_report, storage};
+use super::{builder, disk_guard, start_report, storage, wiring};
 use crate::config::Config;
 use crate::runtime::Clock;
 use crate::store::{Schedule, Store, StoreMetrics};
@@ -48,7 +47,7 @@ pub struct Finding {
 
 /// Examines everything. `integrity` also has a SQLite file read whole.
 pub async fn examine(config: &Config, integrity: bool) -> Vec<Finding> {
-    let mut findings = settings(config);
+    let mut findings = settings(config).await;
     findings.push(directory(&config.store.data_dir));
     findings.extend(disk(config));
     findings.push(limits(config));
@@ -69,23 +68,18 @@ fn failure(subject: &'static str, text: impl Into<String>) -> Finding {
     Finding { subject, judgement: Judgement::Failure, text: text.into() }
 }
 
-fn settings(config: &Config) -> Vec<Finding> {
-    let mut findings = Vec::new();
-    findings
-        .extend(config.retention.check().err().map(|error| failure("settings", error.to_string())));
-    findings.extend(config.disk.check().err().map(|error| failure("settings", error.to_string())));
-    findings.extend(
-        GivenKeys::read(&config.bootstrap)
-            .err()
-            .map(|error| failure("settings", error.to_string())),
-    );
-    findings.extend(
-        start_report::unsafe_settings(config).into_iter().map(|text| warning("settings", text)),
-    );
-    if findings.is_empty() {
-        findings.push(ok("settings", "valid"));
-    }
-    findings
+async fn settings(config: &Config) -> Vec<Finding> {
+    let checked = match builder::check(config) {
+        Ok(_) => wiring::read_certificate(config).await.map(drop),
+        Err(error) => Err(error),
+    };
+    let judged = match checked {
+        Ok(()) => ok("settings", "valid"),
+        Err(error) => failure("settings", error.to_string()),
+    };
+    let unsafe_ones = start_report::unsafe_settings(config);
+    let warnings = unsafe_ones.into_iter().map(|text| warning("settings", text));
+    std::iter::once(judged).chain(warnings).collect()
 }
 
 /// Whether files can be made in the data directory.
@@ -115,11 +109,14 @@ fn try_file(directory: &Path) -> io::Result<()> {
 }
 
 fn disk(config: &Config) -> Option<Finding> {
-    // Before the first start, the directory that the data directory is made in.
-    let data_dir = &config.store.data_dir;
-    let existing = data_dir.ancestors().find(|path| path.exists());
-    let existing = existing.filter(|path| !path.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let free = disk_guard::free_bytes(&[existing.to_owned()])?;
+    // Before the first start, the directories that those of the server are made in.
+    let existing = |directory: PathBuf| {
+        let found = directory.ancestors().find(|path| path.exists()).map(Path::to_owned);
+        found.filter(|path| !path.as_os_str().is_empty()).unwrap_or_else(|| PathBuf::from("."))
+    };
+    let directories: Vec<_> =
+        disk_guard::directories(&config.store).into_iter().map(existing).collect();
+    let free = disk_guard::free_bytes(&directories)?;
     let mib = free / (1024 * 1024);
     let (warn, min) = (config.disk.warn_bytes(), config.disk.min_bytes());
     Some(if free < min {
@@ -160,9 +157,13 @@ async fn store(config: &Config, integrity: bool) -> Vec<Finding> {
             return vec![failure("store", format!("no answer within {} s", STORE_MAX.as_secs()))];
         }
     };
-    let findings = examine_store(&store, integrity).await;
+    // Reading a file whole takes as long as it takes; the rest is a few statements.
+    let limit = if integrity { Duration::MAX } else { STORE_MAX };
+    let findings = tokio::time::timeout(limit, examine_store(&store, integrity)).await;
     store.close().await;
-    findings
+    findings.unwrap_or_else(|_| {
+        vec![failure("store", format!("no answer within {} s", STORE_MAX.as_secs()))]
+    })
 }
 
 async fn examine_store(store: &Store, integrity: bool) -> Vec<Finding> {

@@ -224,15 +224,22 @@ pub(super) fn journal_is_in_use(config: &StoreConfig) -> bool {
     dir.exists() && local::is_in_use(&SystemFiles, &dir)
 }
 
+/// Fails when the journal has no room for two segments.
+pub(super) fn check_journal_size(config: &JournalConfig) -> Result<(), OpenJournalError> {
+    let (max, segment) = (config.journal_max_mib, config.journal_segment_mib);
+    if max / 2 < segment {
+        return Err(OpenJournalError::Size { max, segment });
+    }
+    Ok(())
+}
+
 fn journal_options(
     store: &StoreConfig,
     config: &JournalConfig,
     clock: Clock,
 ) -> Result<JournalOptions, OpenJournalError> {
     let (max, segment) = (config.journal_max_mib, config.journal_segment_mib);
-    if max / 2 < segment {
-        return Err(OpenJournalError::Size { max, segment });
-    }
+    check_journal_size(config)?;
     Ok(JournalOptions {
         dir: store.journal_dir(),
         segment_bytes: segment * MIB,

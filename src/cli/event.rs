@@ -13,6 +13,7 @@ use super::CliError;
 use super::api::{ServerArgs, json_argument, with_query};
 use super::erasure::erase;
 use super::output::Output;
+use super::printable::printable;
 use super::store::Common;
 use crate::api::changes::{Change, ChangeFilter, ChangeFollower};
 use crate::api::{Subsystems, orgs};
@@ -225,7 +226,7 @@ fn text(change: &Change) -> Result<String, CliError> {
             letter.id,
             letter.reason,
             letter.event_id,
-            letter.detail.as_deref().unwrap_or("-"),
+            printable(letter.detail.as_deref().unwrap_or("-")),
         ),
     })
 }

@@ -2,11 +2,14 @@
 
 use std::time::Duration;
 
+use reqwest::header::LOCATION;
+use reqwest::redirect::Policy;
 use reqwest::{Client, Method, StatusCode, Url};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::CliError;
+use super::printable::printable;
 
 /// Time for an answer. Long polls of up to 30 s come in time.
 const ANSWER_MAX: Duration = Duration::from_mins(1);
@@ -38,6 +41,17 @@ pub(super) enum ServerError {
         status: StatusCode,
         /// What it says.
         text: String,
+    },
+    /// The path would lead elsewhere.
+    #[error("{0:?} is not a path: it must begin with one /")]
+    NotAPath(String),
+    /// The server answers elsewhere.
+    #[error("{status}: the server is at {location:?}; give that as the URL")]
+    Moved {
+        /// The status of the answer.
+        status: StatusCode,
+        /// Where it sends callers.
+        location: String,
     },
     /// The answer is a success, but not what the API answers.
     #[error("{url} is not Hookgate's API: {cause}")]
@@ -77,40 +91,51 @@ impl ApiServer {
         })
     }
 
+    /// The URL of a path, below that of the base.
+    fn url(&self, path: &str) -> Result<Url, ServerError> {
+        let not_a_path = || ServerError::NotAPath(path.to_owned());
+        if !path.starts_with('/') || path.starts_with("//") || path.contains('\\') {
+            return Err(not_a_path());
+        }
+        let base = self.base.as_str().trim_end_matches('/');
+        Url::parse(&format!("{base}{path}")).map_err(|_| not_a_path())
+    }
+
     async fn bytes(
         &self,
         method: Method,
         path: &str,
         body: Option<String>,
     ) -> Result<Vec<u8>, ServerError> {
-        let not_a_path = |error: url::ParseError| ServerError::NotHookgate {
-            url: self.base.clone(),
-            cause: error.to_string(),
-        };
-        let url = self.base.join(path).map_err(not_a_path)?;
+        let url = self.url(path)?;
         let mut request = self.client.request(method, url.clone()).header("X-API-Key", &self.key);
         if let Some(body) = body {
             request = request.header("content-type", "application/json").body(body);
         }
         let answer = async {
             let answer = request.send().await?;
-            Ok((answer.status(), answer.bytes().await?))
+            let location = answer.headers().get(LOCATION).cloned();
+            Ok((answer.status(), location, answer.bytes().await?))
         };
-        let (status, bytes) = answer.await.map_err(|error: reqwest::Error| {
+        let (status, location, bytes) = answer.await.map_err(|error: reqwest::Error| {
             ServerError::NoAnswer { url, cause: cause_of(&error) }
         })?;
         if status.is_success() {
             return Ok(bytes.into());
         }
+        if let Some(location) = location.filter(|_| status.is_redirection()) {
+            let location = String::from_utf8_lossy(location.as_bytes());
+            return Err(ServerError::Moved { status, location: printable(&location) });
+        }
         Err(ServerError::Refused { status, text: refusal_text(&bytes) })
     }
 }
 
-/// An HTTP client of commands.
+/// An HTTP client of commands. It follows no redirect: the key is for one server, and a `POST` would become a `GET`.
 pub(super) fn client(timeout: Duration) -> reqwest::Result<Client> {
     // Fails when there is one already, which is as good.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    Client::builder().no_proxy().timeout(timeout).build()
+    Client::builder().no_proxy().redirect(Policy::none()).timeout(timeout).build()
 }
 
 /// The innermost cause of an error, which says most.
@@ -125,7 +150,8 @@ pub(super) fn cause_of(error: &reqwest::Error) -> String {
 /// What a problem document says: its detail, and every violation if there are some.
 fn refusal_text(answer: &[u8]) -> String {
     let Ok(problem) = serde_json::from_slice::<Value>(answer) else {
-        return String::from_utf8_lossy(answer).chars().take(SHOWN_CHARS).collect();
+        let text: String = String::from_utf8_lossy(answer).chars().take(SHOWN_CHARS).collect();
+        return printable(&text);
     };
     let mut said = problem["detail"].as_str().unwrap_or_default().to_owned();
     // A single one is the detail.
@@ -134,12 +160,23 @@ fn refusal_text(answer: &[u8]) -> String {
         let part = |field: &str| violation[field].as_str().unwrap_or_default();
         said = format!("{said}\n  {} {}", part("field"), part("message"));
     }
-    said
+    printable(&said)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn paths_lead_to_the_server_alone() {
+        let base = Url::parse("https://example.com/hookgate/").unwrap();
+        let server = ApiServer::new(&base, "key".to_owned()).unwrap();
+        let url = server.url("/api/events?limit=1").unwrap();
+        assert_eq!(url.as_str(), "https://example.com/hookgate/api/events?limit=1");
+        for wrong in ["//other/api", "https://other/", "api/events", "/\\other"] {
+            assert!(server.url(wrong).is_err(), "{wrong}");
+        }
+    }
 
     #[test]
     fn refusal_names_every_violation() {

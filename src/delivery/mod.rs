@@ -125,6 +125,7 @@ pub use sent_request::{SentRequest, sent_request};
 pub use signer::{Verifier, sign};
 pub use ssrf_guard::SsrfGuard;
 pub use wakes::{InboxWakes, OutcomeWakes, WakeWaiter, Wakes};
+pub use webhook::standard_body;
 
 /// Maximum bytes of payloads of the deliveries in memory.
 pub const QUEUE_BYTES_MAX: usize = 64 * 1024 * 1024;

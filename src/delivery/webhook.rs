@@ -29,13 +29,18 @@ pub(super) fn body(event: &Event, format: WebhookFormat) -> Bytes {
     if format == WebhookFormat::CloudEvents {
         return cloud_event(event);
     }
-    let head = head(
-        &event.event_type,
-        event.timestamp(),
-        event.account_id.as_deref(),
-        event.user_id.as_deref(),
-    );
-    [head.as_bytes(), &event.payload, b"}"].concat().into()
+    let labels = (event.account_id.as_deref(), event.user_id.as_deref());
+    standard_body(&event.event_type, event.timestamp(), labels, &event.payload)
+}
+
+/// The body of a webhook in the standard format; `labels` are the account and the user of the event.
+pub fn standard_body(
+    event_type: &EventType,
+    timestamp: Timestamp,
+    labels: (Option<&str>, Option<&str>),
+    payload: &[u8],
+) -> Bytes {
+    [head(event_type, timestamp, labels).as_bytes(), payload, b"}"].concat().into()
 }
 
 /// An event as a `CloudEvent` in the JSON format. One that was posted as such is sent on as it came; the attributes of
@@ -67,21 +72,15 @@ fn cloud_event(event: &Event) -> Bytes {
 
 /// The bytes in the body of an event in the standard format.
 pub(super) fn body_bytes(event: &EventSummary) -> usize {
-    let head = head(
-        &event.event_type,
-        event.timestamp(),
-        event.account_id.as_deref(),
-        event.user_id.as_deref(),
-    );
-    head.len() + event.payload_bytes + 1
+    let labels = (event.account_id.as_deref(), event.user_id.as_deref());
+    head(&event.event_type, event.timestamp(), labels).len() + event.payload_bytes + 1
 }
 
 /// The body in the standard format up to the payload. Types and timestamps have no character that JSON escapes.
 fn head(
     event_type: &EventType,
     timestamp: Timestamp,
-    account_id: Option<&str>,
-    user_id: Option<&str>,
+    (account_id, user_id): (Option<&str>, Option<&str>),
 ) -> String {
     let mut head = format!(r#"{{"type":"{event_type}","timestamp":"{timestamp}""#);
     for (name, id) in [("account_id", account_id), ("user_id", user_id)] {

@@ -8,10 +8,13 @@ use uuid::Uuid;
 use super::advisory_locks::FIRST_KEYS;
 use super::columns::{Columns, columns};
 use super::engine::{Dialect, Row, Tx, Value, args};
-use super::{AddRefusal, AuditRecord, Result, Store, StoreError, System, audit, orgs, timed};
+use super::{
+    AddRefusal, AuditRecord, Result, SessionHash, Store, StoreError, System, audit, orgs, sessions,
+    timed,
+};
 use crate::domain::{
-    Actor, ApiKey, ApiKeyId, KeyHash, KeyRotationRefusal, Org, OrgId, OrgLimit, Page, PageRequest,
-    Role, Scopes, Timestamp,
+    Actor, ApiKey, ApiKeyId, ConsoleSession, KeyHash, KeyRotationRefusal, Org, OrgId, OrgLimit,
+    Page, PageRequest, Role, Scopes, Timestamp,
 };
 use crate::store::metrics::DbOperation;
 
@@ -141,12 +144,13 @@ impl System<'_> {
         Ok(Ok(()))
     }
 
-    /// Adds the keys of a first start, among them an operator's, with the first organisation if there is none: all or
-    /// nothing. `false` when there is an operator's key by now: another server was faster.
+    /// Adds the keys of a first start, among them an operator's, with the first organisation if there is none and the
+    /// link to the console: all or nothing. `false` when there is an operator's key by now: another server was faster.
     pub async fn insert_first_keys(
         self,
         org: Option<&Org>,
         keys: &[ApiKey],
+        link: Option<&(SessionHash, ConsoleSession)>,
         by: &Actor,
     ) -> Result<bool> {
         let mut tx = self.0.engine.begin().await?;
@@ -162,6 +166,9 @@ impl System<'_> {
         for key in keys {
             insert(&mut tx, key).await?;
             audit::write(&mut tx, &AuditRecord::key_created(key), by, key.created_at).await?;
+        }
+        if let Some((hash, session)) = link {
+            sessions::insert(&mut tx, hash, session).await?;
         }
         tx.commit().await?;
         Ok(true)

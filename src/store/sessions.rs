@@ -138,7 +138,11 @@ impl System<'_> {
     }
 }
 
-async fn insert(tx: &mut Tx<'_>, hash: &SessionHash, session: &ConsoleSession) -> Result<u64> {
+pub(super) async fn insert(
+    tx: &mut Tx<'_>,
+    hash: &SessionHash,
+    session: &ConsoleSession,
+) -> Result<u64> {
     tx.execute(COLUMNS.insert_into("console_sessions"), values(hash, session)?.into()).await?;
     let sql = "DELETE FROM console_sessions WHERE key_id = $1 AND kind = $2 AND token_hash NOT IN
                    (SELECT token_hash FROM console_sessions WHERE key_id = $1 AND kind = $2

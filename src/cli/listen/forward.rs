@@ -12,7 +12,7 @@ use crate::cli::CliError;
 use crate::cli::server::{cause_of, client};
 
 /// Time for an answer, above which a server gives up by default.
-const ANSWER_MAX: Duration = Duration::from_secs(30);
+pub(super) const ANSWER_MAX: Duration = Duration::from_secs(30);
 /// Bytes of an answer that are shown.
 const SHOWN_BYTES: usize = 1024;
 /// Header fields that belong to one connection, or are made anew.

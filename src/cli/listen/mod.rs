@@ -10,7 +10,7 @@ mod subscription;
 mod webhook;
 
 use std::io::{BufRead, Write};
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -23,11 +23,11 @@ use clap::Args;
 use moka::sync::Cache;
 use reqwest::Url;
 use tokio::net::TcpListener;
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 
 use self::display::Shown;
 use self::forward::Forwarder;
-use self::subscription::TemporaryEndpoint;
+use self::subscription::{Reach, TemporaryEndpoint};
 use self::webhook::{IncomingWebhook, Signature};
 use super::CliError;
 use super::output::{Output, print_line};
@@ -66,7 +66,7 @@ pub(super) struct ListenArgs {
     #[arg(long, value_name = "KEY")]
     api_key: Option<String>,
     /// The server of that key
-    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:3000")]
+    #[arg(long, value_name = "URL", env = "API_URL", default_value = "http://127.0.0.1:3000")]
     url: Url,
     /// Where that server reaches this listener, if not at --host and --port: a tunnel's address, say
     #[arg(long, value_name = "URL", requires = "api_key")]
@@ -104,6 +104,8 @@ struct Receiver {
     attempts: Cache<String, u64>,
     /// The webhook that `r` repeats.
     last: Mutex<Option<IncomingWebhook>>,
+    /// Notified when nobody reads what is shown any more.
+    unread: Notify,
 }
 
 /// Receives webhooks until it is interrupted.
@@ -113,7 +115,11 @@ pub(super) async fn run(args: ListenArgs) -> Result<(), CliError> {
     let listener = TcpListener::bind(address)
         .await
         .map_err(|error| format!("cannot listen on {address}: {error}"))?;
-    let here = Url::parse(&format!("http://{}/", listener.local_addr()?))?;
+    let mut bound = listener.local_addr()?;
+    if bound.ip().is_unspecified() {
+        bound.set_ip(IpAddr::V4(Ipv4Addr::LOCALHOST));
+    }
+    let here = Url::parse(&format!("http://{bound}/"))?;
     let subscription = subscribe(&args, &here).await?;
     let receiver = Arc::new(Receiver::new(&args, subscription.as_ref())?);
     let listening = serve(listener, Arc::clone(&receiver));
@@ -126,25 +132,32 @@ pub(super) async fn run(args: ListenArgs) -> Result<(), CliError> {
             ended = listening => ended,
             ended = pulled => ended,
             ended = repeated => ended,
+            () = receiver.unread.notified() => Ok(()),
         }
     };
     let ended = tokio::select! {
         ended = working => ended,
         _ = signals.next() => Ok(()),
     };
-    if let Some(subscription) = subscription {
-        subscription.end().await?;
-    }
-    ended
+    let removed = match subscription {
+        Some(subscription) => subscription.end().await,
+        None => Ok(()),
+    };
+    ended.and(removed)
 }
 
 async fn subscribe(args: &ListenArgs, here: &Url) -> Result<Option<TemporaryEndpoint>, CliError> {
     let Some(key) = &args.api_key else { return Ok(None) };
     let server = ApiServer::new(&args.url, key.clone())?;
     let is_local = matches!(server.base().host_str(), Some("127.0.0.1" | "localhost" | "[::1]"));
-    let reached = args.public_url.as_ref().or(is_local.then_some(here));
+    let reach = match &args.public_url {
+        Some(url) => Reach::Certainly(url.clone()),
+        None if is_local => Reach::Perhaps(here.clone()),
+        None => Reach::Nowhere,
+    };
     let types: Vec<_> = args.events.iter().map(ToString::to_string).collect();
-    Ok(Some(TemporaryEndpoint::begin(server, &types, reached).await?))
+    let busy_max = args.delay.unwrap_or_default() + forward::ANSWER_MAX;
+    Ok(Some(TemporaryEndpoint::begin(server, &types, &reach, busy_max).await?))
 }
 
 /// What is said first: where webhooks are received, and by which endpoint.
@@ -195,8 +208,8 @@ async fn pull(
     };
     let complain = |error: &ServerError| note(&format!("the inbox does not answer: {error}"));
     loop {
-        let events = subscription.receive(complain).await;
-        for (event, webhook) in events.webhooks(secret, &receiver.clock) {
+        let events = subscription.receive(complain).await?;
+        for (event, webhook) in events.webhooks(secret, &receiver.clock)? {
             let status = receiver.handle(webhook).await;
             if let Err(error) = subscription.finish(&event, status.is_success()).await {
                 complain(&error);
@@ -227,7 +240,9 @@ async fn repeat(
                 receiver.handle(webhook).await;
             }
             (Some(webhook), Some(subscription)) => {
-                if let Err(error) = subscription.replay(webhook.id().unwrap_or_default()).await {
+                // Its sender has written the id.
+                let Some(id) = webhook.id().and_then(|id| id.parse().ok()) else { continue };
+                if let Err(error) = subscription.replay(id).await {
                     receiver.say(&format!("cannot replay: {error}"))?;
                 }
             }
@@ -263,6 +278,7 @@ impl Receiver {
             clock: Clock::system(),
             attempts: Cache::new(COUNTED_EVENTS_MAX),
             last: Mutex::new(None),
+            unread: Notify::new(),
         })
     }
 
@@ -290,9 +306,15 @@ impl Receiver {
             duration: watch.elapsed(),
             forwarded: forwarded.as_ref(),
         };
-        let printed = print_line(&shown.render(self.output, self.headers));
-        *self.last.lock().unwrap_or_else(PoisonError::into_inner) = Some(webhook);
-        if printed.is_ok() { status } else { StatusCode::INTERNAL_SERVER_ERROR }
+        let text = shown.render(self.output, self.headers);
+        if writeln!(std::io::stdout().lock(), "{text}").is_err() {
+            self.unread.notify_one();
+            return StatusCode::SERVICE_UNAVAILABLE;
+        }
+        if !matches!(signature, Signature::Invalid(_)) {
+            *self.last.lock().unwrap_or_else(PoisonError::into_inner) = Some(webhook);
+        }
+        status
     }
 
     /// Which attempt of its event a webhook is, as far as this process has seen them.

@@ -42,6 +42,10 @@ async fn doctor_finds_what_keeps_a_server_from_working() {
     assert!(said.code == 1 && said.err.contains("checks failed"), "{}", said.err);
     assert!(said.out.contains("FAILED   disk"), "{}", said.out);
 
+    let settings = [("JOURNAL_MAX_MIB", "64"), ("JOURNAL_SEGMENT_MIB", "64")];
+    let said = place.run_with(&doctor, &settings).await;
+    assert!(judged(&said).contains(&"settings failure".to_owned()), "{}", said.out);
+
     let file = place.path().join("data/hookgate.db");
     let file = std::fs::File::options().write(true).open(file).unwrap();
     let pages = file.metadata().unwrap().len() / 4096;

@@ -191,10 +191,13 @@ async fn events_come_through_an_inbox_where_the_server_does_not_reach_the_listen
     let mut listener = Listener::start(&place, &arguments).await;
     assert!(listener.first.contains("through the inbox"), "{}", listener.first);
     receiver.trust(&listener.endpoint().parse().unwrap());
-    let accepted = post(&server, &key, "/api/events", login()).await;
+    let mut event = login();
+    event["account_id"] = "acme".into();
+    let accepted = post(&server, &key, "/api/events", event).await;
     let lines = listener.until("→ 2").await;
     assert!(lines[0].contains(text(&accepted, "id")) && lines[0].contains("valid"), "{lines:?}");
-    assert_eq!(receiver.so_far().len(), 1);
+    let passed_on = receiver.so_far();
+    assert_eq!((passed_on.len(), &passed_on[0].json()["account_id"]), (1, &json!("acme")));
     let delivered = async || {
         let path = format!("/api/deliveries?event_id={}", text(&accepted, "id"));
         get(&server, &key, &path).await.1["data"][0]["status"] == "delivered"

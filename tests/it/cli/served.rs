@@ -1,6 +1,8 @@
 //! Commands that call a server's API, as a tenant with nothing but a key has them.
 
 use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
 
 use super::{Place, Said, post, text};
 use crate::support::binary::Binary;
@@ -87,4 +89,29 @@ async fn any_route_is_called_and_what_is_refused_is_told() {
     server.stop().await;
     let away = Shell { place: &place, url: &url, key: &key };
     away.run(&["event", "list"]).await.failed(1, "no answer from");
+}
+
+#[tokio::test]
+async fn redirects_are_not_followed_and_the_key_stays_with_the_server() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let redirecting = async {
+        for _ in 0..2 {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut request = [0; 4096];
+            assert!(stream.read(&mut request).await.unwrap() > 0);
+            let answer = "HTTP/1.1 301 Moved\r\nlocation: https://elsewhere.example/\r\n\
+                          content-length: 0\r\nconnection: close\r\n\r\n";
+            stream.write_all(answer.as_bytes()).await.unwrap();
+        }
+    };
+    let place = Place::new();
+    let shell = Shell { place: &place, url: &url, key: "hg_key" };
+    let calling = async {
+        for arguments in [&["event", "post", "a"][..], &["api", "GET", "/api/org"]] {
+            shell.run(arguments).await.failed(1, "the server is at \"https://elsewhere.example/\"");
+        }
+    };
+    tokio::join!(redirecting, calling);
+    shell.run(&["api", "GET", "//elsewhere.example/"]).await.failed(1, "is not a path");
 }

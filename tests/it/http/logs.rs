@@ -24,7 +24,7 @@ async fn operators_change_what_a_running_server_logs() {
     let before = call(Method::GET, &operator, None).await;
     assert_eq!(before, (200, json!({"filter": "warn,hookgate=info"})));
     assert_eq!(call(Method::GET, &tenant, None).await.0, 403);
-    for wrong in ["inof", "off", "hookgate=nothing", ""] {
+    for wrong in ["inof", "off", "hookgate=nothing"] {
         let (status, problem) =
             call(Method::PATCH, &operator, Some(json!({"filter": wrong}))).await;
         assert_eq!((status, &problem["errors"][0]["field"]), (422, &json!("filter")), "{wrong}");
