@@ -10,7 +10,7 @@ use serde_json::value::RawValue;
 
 use super::CliError;
 use super::output::{Output, print_line, table};
-use super::printable::{indented, printable};
+use super::printable::{indented, printable, printable_line};
 use super::server::ApiServer;
 
 /// The server to call, and with which key.
@@ -102,7 +102,7 @@ impl ServerArgs {
         let rows = page["data"].as_array().map_or(&[][..], Vec::as_slice);
         self.output.write(&answer, |_| table(rows, fields))?;
         if let (Output::Text, Some(cursor)) = (self.output, page["next_cursor"].as_str()) {
-            print_line(&format!("more: --cursor {cursor}"))?;
+            print_line(&format!("more: --cursor {}", printable_line(cursor)))?;
         }
         Ok(())
     }

@@ -13,7 +13,7 @@ use super::CliError;
 use super::api::{ServerArgs, json_argument, with_query};
 use super::erasure::erase;
 use super::output::Output;
-use super::printable::printable;
+use super::printable::{printable_json, printable_line};
 use super::store::Common;
 use crate::api::changes::{Change, ChangeFilter, ChangeFollower};
 use crate::api::{Subsystems, orgs};
@@ -185,9 +185,10 @@ async fn follow(
         for (_, change) in &changes.shown {
             let line = match output {
                 Output::Text => text(change)?,
-                Output::Json => {
-                    serde_json::to_string(&Line { kind: change.kind().as_str(), data: change })?
-                }
+                Output::Json => printable_json(&serde_json::to_string(&Line {
+                    kind: change.kind().as_str(),
+                    data: change,
+                })?),
             };
             match writeln!(io::stdout().lock(), "{line}") {
                 // Nobody reads any more.
@@ -211,7 +212,9 @@ struct Line<'a> {
 fn text(change: &Change) -> Result<String, CliError> {
     let optional = |at: Option<Timestamp>| at.map_or("-".to_owned(), |at| at.to_string());
     Ok(match change {
-        Change::Event(event) => format!("event  {}", serde_json::to_string(event)?),
+        Change::Event(event) => {
+            format!("event  {}", printable_json(&serde_json::to_string(event)?))
+        }
         Change::Delivery(delivery) => format!(
             "delivery  {}  {}  event {}  endpoint {}  attempts: {}  next: {}",
             delivery.id,
@@ -226,7 +229,7 @@ fn text(change: &Change) -> Result<String, CliError> {
             letter.id,
             letter.reason,
             letter.event_id,
-            printable(letter.detail.as_deref().unwrap_or("-")),
+            printable_line(letter.detail.as_deref().unwrap_or("-")),
         ),
     })
 }

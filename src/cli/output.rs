@@ -6,7 +6,7 @@ use clap::ValueEnum;
 use serde::Serialize;
 use serde_json::Value;
 
-use super::printable::printable;
+use super::printable::{printable_json, printable_line};
 
 /// How an answer is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -25,7 +25,7 @@ impl Output {
         text: impl FnOnce(&T) -> String,
     ) -> io::Result<()> {
         let line = match self {
-            Self::Json => serde_json::to_string(answer)?,
+            Self::Json => printable_json(&serde_json::to_string(answer)?),
             Self::Text => text(answer),
         };
         print_line(&line)
@@ -55,7 +55,7 @@ pub(super) fn table(rows: &[Value], fields: &[&str]) -> String {
     }
     let cell = |row: &Value, field: &str| match &row[field] {
         Value::Null => "-".to_owned(),
-        Value::String(text) => printable(&text.replace('\n', " ")),
+        Value::String(text) => printable_line(text),
         value => value.to_string(),
     };
     let header = fields.iter().map(|field| field.to_uppercase()).collect();

@@ -61,6 +61,10 @@ impl CustomHeaders {
             let lower = name.to_ascii_lowercase();
             match check(name, &lower, value) {
                 Err(violation) => broken.push(violation),
+                Ok(()) if value == Self::MASK => {
+                    let rule = "must not be the mask that readers are shown; leave headers out, or give the value";
+                    broken.push(violation(name, "masked", rule));
+                }
                 Ok(()) if accepted.contains_key(&lower) => {
                     broken.push(violation(name, "repeated", "must not be given twice"));
                 }
@@ -79,6 +83,9 @@ impl CustomHeaders {
         }
         if broken.is_empty() { Ok(headers) } else { Err(broken) }
     }
+
+    /// What is shown in place of a value.
+    pub const MASK: &str = "***";
 
     /// Parses what [`Self::reveal`] returned.
     ///
@@ -162,6 +169,11 @@ mod tests {
         for name in ["Authorization", "x-webhook-signature", "cookie", "X_A.b", "host-name"] {
             assert_eq!(code(name, "x"), None, "{name}");
         }
+    }
+
+    #[test]
+    fn mask_of_a_value_is_not_taken_for_one() {
+        assert_eq!(code("x-a", CustomHeaders::MASK), Some(("headers.x-a".to_owned(), "masked")));
     }
 
     #[test]

@@ -341,12 +341,20 @@ impl Endpoint {
         if url.fragment().is_some() {
             return broken("format", "must not carry a fragment");
         }
+        if text.ends_with(Self::SHOWN_QUERY) {
+            let rule = "must not be the masked URL that readers are shown; leave it out, or give its query";
+            return broken("masked", rule);
+        }
         Ok(url)
     }
 
+    /// What is shown in place of a query.
+    const SHOWN_QUERY: &str = "?…";
+
     /// A URL as those read it who may not manage endpoints: without the values of its query, which may be secrets.
     pub fn shown_url(url: &str) -> String {
-        url.split_once('?').map_or_else(|| url.to_owned(), |(before, _)| format!("{before}?…"))
+        url.split_once('?')
+            .map_or_else(|| url.to_owned(), |(before, _)| format!("{before}{}", Self::SHOWN_QUERY))
     }
 
     /// The URL of a webhook, as [`Self::shown_url`] shows it; `None` for an inbox.
@@ -377,6 +385,12 @@ mod tests {
         assert_eq!(shown, "https://example.com/hook?…");
         assert_eq!(Endpoint::shown_url("https://example.com/"), "https://example.com/");
         assert_eq!(Endpoint::shown_destination(EndpointKind::NO_URL), None);
+    }
+
+    #[test]
+    fn masked_url_is_not_taken_for_one() {
+        let shown = Endpoint::shown_url("https://example.com/hooks?token=1");
+        assert_eq!(Endpoint::parse_url(&shown, false).unwrap_err().code, "masked");
     }
 
     #[test]

@@ -107,6 +107,12 @@ impl Scopes {
         Self(self.0 | scope.bit())
     }
 
+    /// The set without one scope.
+    #[must_use]
+    pub const fn without(self, scope: Scope) -> Self {
+        Self(self.0 & !scope.bit())
+    }
+
     /// Whether this set allows all that `other` does: it has each of its scopes, or one that includes it.
     pub const fn include(self, other: Self) -> bool {
         self.expanded() & other.0 == other.0

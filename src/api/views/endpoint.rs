@@ -11,13 +11,10 @@ use serde::{Serialize, Serializer};
 
 use super::secret::text_for_receivers;
 use crate::domain::{
-    DeliveryPolicy, Endpoint, EndpointId, EndpointKind, EventTypeFilters, InboxSettings, PublicKey,
-    Secrets, SignatureScheme, SigningSecret, Timestamp, WebhookFormat,
+    CustomHeaders, DeliveryPolicy, Endpoint, EndpointId, EndpointKind, EventTypeFilters,
+    InboxSettings, PublicKey, Secrets, SignatureScheme, SigningSecret, Timestamp, WebhookFormat,
 };
 use crate::store::PENDING_COUNTED_MAX;
-
-/// What stands for the value of a header that the reader may not know.
-const MASK: &str = "***";
 
 /// An endpoint in a list.
 #[derive(Clone, Debug, JsonSchema, Serialize)]
@@ -191,7 +188,7 @@ impl EndpointDetail {
     #[must_use]
     pub fn masked(self) -> Self {
         let mask = |headers: BTreeMap<String, String>| {
-            headers.into_keys().map(|name| (name, MASK.to_owned())).collect()
+            headers.into_keys().map(|name| (name, CustomHeaders::MASK.to_owned())).collect()
         };
         Self { endpoint: self.endpoint.masked(), headers: self.headers.map(mask), ..self }
     }

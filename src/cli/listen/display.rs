@@ -12,7 +12,7 @@ use serde_json::{Map, Value};
 use super::forward::Forwarded;
 use super::webhook::{IncomingWebhook, Signature};
 use crate::cli::output::Output;
-use crate::cli::printable::{indented, printable};
+use crate::cli::printable::{indented, printable, printable_json, printable_line};
 
 /// A webhook that was answered.
 pub(super) struct Shown<'a> {
@@ -72,14 +72,14 @@ impl Shown<'_> {
         let mut lines = vec![format!(
             "{}  {}  {}  attempt {attempt}  {}  {:.1} ms  {signature}",
             webhook.received_at,
-            printable(&webhook.event_type().unwrap_or_else(|| "no type".to_owned())),
-            printable(webhook.id().unwrap_or("no webhook-id")),
+            printable_line(&webhook.event_type().unwrap_or_else(|| "no type".to_owned())),
+            printable_line(webhook.id().unwrap_or("no webhook-id")),
             status.as_u16(),
             milliseconds(self.duration),
         )];
         if with_headers {
             let line = |(name, value): (&HeaderName, &HeaderValue)| {
-                format!("{name}: {}", printable(&String::from_utf8_lossy(value.as_bytes())))
+                format!("{name}: {}", printable_line(&String::from_utf8_lossy(value.as_bytes())))
             };
             lines.extend(webhook.headers.iter().map(line));
             lines.push(String::new());
@@ -117,7 +117,7 @@ impl Shown<'_> {
         };
         let line = serde_json::to_string(&line).unwrap_or_else(|error| error.to_string());
         // JSON may have line breaks between its values; every webhook is one line.
-        line.replace(['\n', '\r'], " ")
+        printable_json(&line.replace(['\n', '\r'], " "))
     }
 }
 

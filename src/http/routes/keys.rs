@@ -9,7 +9,7 @@ use axum::extract::State;
 use crate::api::keys::{self, KeySpec};
 use crate::api::views::{KeyView, NewKeyView};
 use crate::auth::IssuedKey;
-use crate::domain::{Actor, ApiKey, ApiKeyId, OrgId, OrgLimit, Page, Role, Scopes};
+use crate::domain::{Actor, ApiKey, ApiKeyId, OrgId, OrgLimit, Page, Role, Scope, Scopes};
 use crate::http::entity_tag::{EntityTag, Fresh, IfMatch};
 use crate::http::error::ApiError;
 use crate::http::extract::{Caller, Id, OperatorRead, OperatorWrite, Scoped};
@@ -185,13 +185,13 @@ pub(super) fn page_of(
 }
 
 impl NewKey {
-    /// A key with all scopes of `caller`, unless some are named.
+    /// A key with all scopes of `caller`, unless some are named. Looking into organisations must be named.
     pub(in crate::http) fn spec(self, role: Role, caller: Scopes) -> KeySpec {
         let Self { name, scopes, rate_limit_per_minute, expires_at } = self;
         KeySpec {
             role,
             name: name.0,
-            scopes: scopes.map_or(caller, |scopes| scopes.0),
+            scopes: scopes.map_or(caller.without(Scope::OperatorImpersonate), |scopes| scopes.0),
             rate_limit_per_minute: rate_limit_per_minute.map(|rate| rate.0),
             expires_at: expires_at.map(|at| at.0),
         }
