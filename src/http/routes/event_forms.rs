@@ -62,11 +62,7 @@ impl EventForm {
             Self::Envelope => parse_event(body, limits),
             Self::Structured => parse_cloud_event(body, limits),
             Self::Binary(headers) => {
-                let text = |(name, value): &'_ (HeaderName, HeaderValue)| {
-                    (name.as_str().to_owned(), value.as_bytes().to_vec())
-                };
-                let headers: Vec<_> = headers.iter().map(text).collect();
-                let headers = headers.iter().map(|(name, value)| (name.as_str(), value.as_slice()));
+                let headers = headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes()));
                 parse_binary_cloud_event(headers, body, limits)
             }
         }
