@@ -129,7 +129,7 @@ fn curl(event: &EventView, payload: &str) -> Html {
     let kind = event.summary().event_type.as_str();
     let body = format!("{{\"type\":\"{kind}\",\"payload\":{payload}}}").replace('\'', "'\\''");
     let text = format!(
-        "curl -i \"$HOOKGATE_URL/api/events\" \\\n  -H \"X-API-Key: $HOOKGATE_API_KEY\" \\\n  -H 'Content-Type: application/json' \\\n  -d '{body}'"
+        "curl -i \"$API_URL/api/events\" \\\n  -H \"X-API-Key: $HOOKGATE_API_KEY\" \\\n  -H 'Content-Type: application/json' \\\n  -d '{body}'"
     );
     let code = CodeBlock::text("Post this event as a new one with curl", &text);
     Html(format!("<details class=\"more\"><summary>As curl</summary>{code}</details>"))
