@@ -1,24 +1,23 @@
-//! Entity tags of resources that people change: RFC 9110 sections 8.8.3 and 13.1.
+//! Entity tags of resources that people change: RFC 9110 sections 8.8.3 and 13.1.1.
 //!
 //! A tag names the [`Revision`] of a row: it changes when somebody changes the resource, and stays when a counter or the
 //! time of the last use moves. `If-Match` makes a change conditional on it, which the store checks within the
-//! transaction of the change; `If-None-Match` saves the answer to a reader who has it.
+//! transaction of the change. It tells nothing of the counters, and so `If-None-Match` is not honoured: a reader would not
+//! see that an endpoint fails.
 
 use std::convert::Infallible;
 
 use axum::extract::FromRequestParts;
 use axum::http::header::{ETAG, IF_MATCH};
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, HeaderValue, StatusCode};
-use axum::response::{IntoResponse, IntoResponseParts, Response, ResponseParts};
+use axum::http::{HeaderMap, HeaderValue};
+use axum::response::{IntoResponseParts, ResponseParts};
 use serde_json::json;
 
 use super::error::ApiError;
-use super::header_extract::IfNoneMatch;
 use super::openapi::{Answers, DescribesAnswers};
 use super::problem;
 use super::request::{Input, RequestSchema, header};
-use super::respond::{Either, Json};
 use crate::api::Subsystems;
 use crate::domain::{Precondition, Revision, Violation};
 use crate::store::StoreError;
@@ -26,13 +25,6 @@ use crate::store::StoreError;
 /// The header `ETag`, beside an answer.
 #[derive(Debug)]
 pub(super) struct EntityTag(pub(super) Revision);
-
-/// 200 with a resource and its tag, or 304.
-pub(super) type Fresh<T> = (EntityTag, Either<NotModified, Json<T>>);
-
-/// 304.
-#[derive(Debug)]
-pub(super) struct NotModified;
 
 /// The tags that a resource must have to be changed.
 #[derive(Clone, Debug)]
@@ -65,21 +57,6 @@ impl IfMatch {
 /// A tag as a header has it.
 fn tag(revision: &Revision) -> String {
     format!("\"{revision}\"")
-}
-
-impl IfNoneMatch {
-    /// Whether the caller has a resource as it is now.
-    pub(super) fn is_fresh(&self, revision: &Revision) -> bool {
-        self.has(&tag(revision))
-    }
-
-    /// Answers with a resource, unless the caller has it.
-    pub(super) fn answer<T>(&self, revision: Revision, resource: T) -> Fresh<T> {
-        let is_fresh = self.is_fresh(&revision);
-        let answer =
-            if is_fresh { Either::First(NotModified) } else { Either::Second(Json(resource)) };
-        (EntityTag(revision), answer)
-    }
 }
 
 impl<S: Sync> FromRequestParts<S> for IfMatch {
@@ -133,18 +110,6 @@ impl IntoResponseParts for EntityTag {
             parts.headers_mut().insert(ETAG, value);
         }
         Ok(parts)
-    }
-}
-
-impl IntoResponse for NotModified {
-    fn into_response(self) -> Response {
-        StatusCode::NOT_MODIFIED.into_response()
-    }
-}
-
-impl DescribesAnswers for NotModified {
-    fn describe(answers: &mut Answers<'_>) {
-        answers.empty(304);
     }
 }
 

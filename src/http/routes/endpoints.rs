@@ -10,10 +10,9 @@ use crate::domain::{
     EndpointId, EndpointKind, EventTypeFilters, InboxSettings, InboxSettingsChange, NewEndpoint,
     RetrySchedule, Scope, Scopes, Violation, WebhookFormat,
 };
-use crate::http::entity_tag::{EntityTag, Fresh, IfMatch, NotModified};
+use crate::http::entity_tag::{EntityTag, IfMatch};
 use crate::http::error::ApiError;
 use crate::http::extract::{Caller, EndpointsManage, EndpointsRead, Id, Scoped, Tenant};
-use crate::http::header_extract::IfNoneMatch;
 use crate::http::request::json_object::JsonObject;
 use crate::http::request::rules::Rules;
 use crate::http::request::schema::ObjectSchema;
@@ -21,7 +20,7 @@ use crate::http::request::{
     Body, Description, EmptyBody, EndpointUrl, JsonFields, List, ListPage, MergePatch, NoQuery,
     Whole, json_fields,
 };
-use crate::http::respond::{Created, Either, Json, NoContent, Secret};
+use crate::http::respond::{Created, Json, NoContent, Secret};
 use crate::http::state::AppState;
 
 /// Reason recorded when the owner disables an endpoint.
@@ -186,17 +185,12 @@ pub(in crate::http) async fn one(
     State(app): State<AppState>,
     tenant: Scoped<EndpointsRead>,
     Id(id): Id<EndpointId>,
-    known: IfNoneMatch,
     _: NoQuery,
-) -> Result<Fresh<EndpointDetail>, ApiError> {
+) -> Result<(EntityTag, Json<EndpointDetail>), ApiError> {
     let endpoint = endpoints::one(app.reads(), tenant.org_id, id).await?;
-    let revision = endpoint.revision();
-    if known.is_fresh(&revision) {
-        // What waits for it need not be counted.
-        return Ok((EntityTag(revision), Either::First(NotModified)));
-    }
     let detail = endpoints::detail(app.reads(), &endpoint).await?;
-    Ok(known.answer(revision, if manages(&tenant) { detail } else { detail.masked() }))
+    let detail = if manages(&tenant) { detail } else { detail.masked() };
+    Ok((EntityTag(endpoint.revision()), Json(detail)))
 }
 
 /// Whether a reader may know what may be a credential.

@@ -10,10 +10,9 @@ use crate::api::keys::{self, KeySpec};
 use crate::api::views::{KeyView, NewKeyView};
 use crate::auth::IssuedKey;
 use crate::domain::{Actor, ApiKey, ApiKeyId, OrgId, OrgLimit, Page, Role, Scope, Scopes};
-use crate::http::entity_tag::{EntityTag, Fresh, IfMatch};
+use crate::http::entity_tag::{EntityTag, IfMatch};
 use crate::http::error::ApiError;
 use crate::http::extract::{Caller, Id, OperatorRead, OperatorWrite, Scoped};
-use crate::http::header_extract::IfNoneMatch;
 use crate::http::request::{
     Body, ExpiresAt, LimitValue, List, ListPage, MergePatch, Name, NoQuery, OptionalBody,
     OwnScopes, RequestedList, TenantScopes, Whole, json_fields,
@@ -92,10 +91,9 @@ pub(in crate::http) async fn one(
     State(app): State<AppState>,
     _: Scoped<OperatorRead>,
     Id(id): Id<ApiKeyId>,
-    known: IfNoneMatch,
     _: NoQuery,
-) -> Result<Fresh<KeyView>, ApiError> {
-    Ok(shown(&app, &known, keys::one(app.reads(), id).await?))
+) -> Result<(EntityTag, Json<KeyView>), ApiError> {
+    Ok(shown(&app, keys::one(app.reads(), id).await?))
 }
 
 /// `POST /api/admin/orgs/{id}/keys`: 201 with the key's text.
@@ -238,7 +236,7 @@ pub(super) async fn changed(
 }
 
 /// Answers with a key.
-pub(super) fn shown(app: &AppState, known: &IfNoneMatch, key: ApiKey) -> Fresh<KeyView> {
+pub(super) fn shown(app: &AppState, key: ApiKey) -> (EntityTag, Json<KeyView>) {
     let now = app.subsystems().clock.now();
-    known.answer(key.revision(), KeyView::new(key, now))
+    (EntityTag(key.revision()), Json(KeyView::new(key, now)))
 }

@@ -4,10 +4,9 @@ use axum::extract::State;
 
 use crate::api::orgs;
 use crate::domain::{EventTypeRates, Org, OrgChange, OrgId, OrgLimit};
-use crate::http::entity_tag::{EntityTag, Fresh, IfMatch};
+use crate::http::entity_tag::{EntityTag, IfMatch};
 use crate::http::error::ApiError;
 use crate::http::extract::{Caller, Id, OperatorRead, OperatorWrite, Scoped};
-use crate::http::header_extract::IfNoneMatch;
 use crate::http::request::{
     Body, EmptyBody, LimitValue, List, ListPage, MergePatch, Name, NoQuery, Patch, json_fields,
 };
@@ -95,11 +94,10 @@ pub(in crate::http) async fn one(
     State(app): State<AppState>,
     _: Scoped<OperatorRead>,
     Id(id): Id<OrgId>,
-    known: IfNoneMatch,
     _: NoQuery,
-) -> Result<Fresh<Org>, ApiError> {
+) -> Result<(EntityTag, Json<Org>), ApiError> {
     let org = orgs::one(app.reads(), id).await?;
-    Ok(known.answer(org.revision(), org))
+    Ok((EntityTag(org.revision()), Json(org)))
 }
 
 /// `PATCH /api/admin/orgs/{id}`: changes the fields that are sent and differ.

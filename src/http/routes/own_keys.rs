@@ -11,10 +11,9 @@ use super::keys::{KeyPatch, KeyRotation, NewKey, changed, created, page_of, show
 use crate::api::keys;
 use crate::api::views::{KeyView, NewKeyView};
 use crate::domain::{ApiKeyId, Role};
-use crate::http::entity_tag::{EntityTag, Fresh, IfMatch};
+use crate::http::entity_tag::{EntityTag, IfMatch};
 use crate::http::error::ApiError;
 use crate::http::extract::{Caller, Id, KeysManage, KeysRead, Scoped};
-use crate::http::header_extract::IfNoneMatch;
 use crate::http::request::{Body, List, ListPage, MergePatch, NoQuery, OptionalBody};
 use crate::http::respond::{Created, Json, NoContent, Secret};
 use crate::http::state::AppState;
@@ -48,10 +47,9 @@ pub(in crate::http) async fn one(
     State(app): State<AppState>,
     tenant: Scoped<KeysRead>,
     Id(id): Id<ApiKeyId>,
-    known: IfNoneMatch,
     _: NoQuery,
-) -> Result<Fresh<KeyView>, ApiError> {
-    Ok(shown(&app, &known, keys::one_of_org(app.reads(), tenant.org_id, id).await?))
+) -> Result<(EntityTag, Json<KeyView>), ApiError> {
+    Ok(shown(&app, keys::one_of_org(app.reads(), tenant.org_id, id).await?))
 }
 
 /// `PATCH /api/keys/{id}`: renames it.

@@ -1,4 +1,4 @@
-//! `ETag`, `If-Match` and `If-None-Match`: nobody overwrites what they have not read.
+//! `ETag` and `If-Match`: nobody overwrites what they have not read.
 
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -49,19 +49,15 @@ async fn tag_guards(server: &Server, path: &str, key: &str, change: impl Fn(usiz
     assert_eq!(body["id"], changed["id"]);
 }
 
-/// A reader who has the resource gets 304, until somebody changes it.
-async fn tag_saves_answers(server: &Server, path: &str, key: &str, change: &str) {
+/// A reader who has the resource gets it again: the tag does not tell whether its counters have moved.
+async fn tag_hides_nothing(server: &Server, path: &str, key: &str) {
     let tag = server.get(path, key).await.header("etag").to_owned();
-    let get =
-        async |tag: &str| ask(server, Method::GET, (path, key), ("if-none-match", tag), "").await;
-    for known in [tag.as_str(), &format!("W/{tag}"), &format!("\"x\", {tag}")] {
-        let answer = get(known).await;
-        assert_eq!((answer.status.as_u16(), answer.text.as_str()), (304, ""), "{path}");
+    for known in [tag.as_str(), "*"] {
+        let known = ("if-none-match", known);
+        let answer = ask(server, Method::GET, (path, key), known, "").await;
         assert_eq!(answer.header("etag"), tag);
+        answer.expect(200);
     }
-    get("\"x\"").await.expect(200);
-    server.patch(path, key, change.to_owned()).await.expect(200);
-    get(&tag).await.expect(200);
 }
 
 #[tokio::test]
@@ -75,10 +71,9 @@ async fn changes_of_endpoints_are_conditional() {
     assert_eq!(server.get(&path, &tenant.key).await.header("etag"), tag);
     tag_guards(&server, &path, &tenant.key, |n| json!({"description": n.to_string()}).to_string())
         .await;
-    tag_saves_answers(&server, &path, &tenant.key, r#"{"enabled":false}"#).await;
+    tag_hides_nothing(&server, &path, &tenant.key).await;
 
     // What moves by itself leaves the tag as it is; a new secret does not.
-    server.patch(&path, &tenant.key, r#"{"enabled":true}"#).await.expect(200);
     let tag = server.get(&path, &tenant.key).await.header("etag").to_owned();
     server.store_event(tenant.org_id, "a", "1").await;
     let read = server.get(&path, &tenant.key).await;
@@ -104,7 +99,7 @@ async fn changes_of_keys_are_conditional() {
             (created.header("etag").to_owned(), created.header("location").to_owned());
         assert_eq!(server.get(&path, by).await.header("etag"), tag);
         tag_guards(&server, &path, by, |n| json!({"name": format!("n{n}")}).to_string()).await;
-        tag_saves_answers(&server, &path, by, r#"{"name":"other"}"#).await;
+        tag_hides_nothing(&server, &path, by).await;
         let revoke = async |tag: &str| {
             ask(&server, Method::DELETE, (&path, by), ("if-match", tag), "").await
         };
@@ -124,7 +119,7 @@ async fn changes_of_organisations_are_conditional() {
     let (tag, path) = (created.header("etag").to_owned(), created.header("location").to_owned());
     assert_eq!(server.get(&path, &operator).await.header("etag"), tag);
     tag_guards(&server, &path, &operator, |n| json!({"name": format!("n{n}")}).to_string()).await;
-    tag_saves_answers(&server, &path, &operator, r#"{"burst":7}"#).await;
+    tag_hides_nothing(&server, &path, &operator).await;
     let before = server.get(&path, &operator).await.header("etag").to_owned();
     let suspended = server.post(&format!("{path}/suspend"), &operator, "").await;
     assert_ne!(suspended.header("etag"), before);
