@@ -10,10 +10,14 @@ export interface Webhook {
   id: string;
   /** The event's type. */
   type: string;
-  /** When the event happened, RFC 3339. */
-  timestamp: string;
-  /** The payload. */
+  /** When the event happened, RFC 3339. A CloudEvent need not tell. */
+  timestamp?: string;
+  /** The payload; of a CloudEvent its data, which is a Uint8Array where it is not JSON. */
   data: unknown;
+  /** The account of the event, the `subject` of a CloudEvent, if it has one. */
+  accountId?: string;
+  /** The user of the event, the `userid` of a CloudEvent, if it has one. */
+  userId?: string;
 }
 
 /** Headers of a request, as Node.js and as the Fetch API have them. */
@@ -37,8 +41,9 @@ export class WebhookVerifier {
   }
 
   /**
-   * The webhook of a request with these headers and this raw body. Throws a WebhookVerificationError when no signature
-   * holds, or its timestamp is five minutes off.
+   * The webhook of a request with these headers and this raw body, in either format of endpoints. Throws a
+   * WebhookVerificationError when no signature holds, its timestamp is five minutes off, or the body is that of neither
+   * format.
    */
   verify(headers: WebhookHeaders, body: Uint8Array | string): Webhook {
     const plain = plainHeaders(headers);
@@ -47,14 +52,50 @@ export class WebhookVerifier {
     for (const verifier of this.#verifiers) {
       try {
         verifier.verify(text, plain, { jsonParse: false });
-        const { type, timestamp, data } = JSON.parse(text) as Omit<Webhook, "id">;
-        return { id: plain["webhook-id"] ?? "", type, timestamp, data };
       } catch (error) {
         failure = error;
+        continue;
       }
+      return webhookOf(plain["webhook-id"] ?? "", text);
     }
     throw failure;
   }
+}
+
+/** The webhook with this signed body, in either format of endpoints. */
+function webhookOf(id: string, text: string): Webhook {
+  const content = parsed(text);
+  const isCloudEvent = "specversion" in content;
+  const names = isCloudEvent ? (["time", "subject", "userid"] as const) : (["timestamp", "account_id", "user_id"] as const);
+  const [timestamp, accountId, userId] = names.map((name) => textOf(content[name]));
+  const type = textOf(content["type"]);
+  if (type === undefined || !(isCloudEvent || "data" in content)) throw notOfHookgate();
+  return { id, type, timestamp, data: isCloudEvent ? cloudEventData(content) : content["data"], accountId, userId };
+}
+
+function parsed(text: string): Record<string, unknown> {
+  let content: unknown;
+  try {
+    content = JSON.parse(text);
+  } catch {
+    throw notOfHookgate();
+  }
+  if (typeof content !== "object" || content === null) throw notOfHookgate();
+  return content as Record<string, unknown>;
+}
+
+function textOf(value: unknown): string | undefined {
+  return typeof value === "string" ? value : undefined;
+}
+
+/** The data of a CloudEvent in the JSON format; null if it has none. */
+function cloudEventData(event: Record<string, unknown>): unknown {
+  const binary = textOf(event["data_base64"]);
+  return binary === undefined ? (event["data"] ?? null) : new Uint8Array(Buffer.from(binary, "base64"));
+}
+
+function notOfHookgate(): WebhookVerificationError {
+  return new WebhookVerificationError("the signature holds, but this is no webhook of Hookgate");
 }
 
 function plainHeaders(headers: WebhookHeaders): Record<string, string> {
