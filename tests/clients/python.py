@@ -1,6 +1,7 @@
 """Runs the Python client against a server, as its users would."""
 
 import asyncio
+import datetime
 import http.server
 import os
 import pathlib
@@ -10,11 +11,12 @@ import time
 import types
 
 import httpx
-from hookgate import EventPoster, PostError, RetryPolicy, WebhookVerificationError, WebhookVerifier, connect
+from hookgate import EventPoster, PostError, RetryPolicy, Webhook, WebhookVerificationError, WebhookVerifier, connect
 from hookgate.generated.api.endpoints import create_endpoint, delete_endpoint
 from hookgate.generated.api.events import get_event, list_events
 from hookgate.generated.api.organisation import create_key, get_org
 from hookgate.generated.models import CreateEndpointRequest, CreateKeyRequest, NewEvent, Problem
+from standardwebhooks.webhooks import Webhook as Signer
 
 URL, API_KEY = os.environ["HOOKGATE_URL"], os.environ["HOOKGATE_API_KEY"]
 # A machine that is busy with other tests is slow.
@@ -144,6 +146,49 @@ def verifies_webhooks(receiver, secret, ids):
     return headers, body
 
 
+def verifies_cloud_events(client, receiver):
+    """Webhooks in the other format, and bodies that are in none."""
+    body = CreateEndpointRequest.from_dict(
+        {"url": receiver.url, "event_types": ["cloud.*"], "format": "cloudevents"}
+    )
+    endpoint = create_endpoint.sync(client=client, body=body)
+    verifier = WebhookVerifier(endpoint.secret)
+    aliased = {"type": "cloud.sent", "payload": {"n": 1}, "account_id": "acme", "user_id": "ada", "event_id": "an alias"}
+    ids = EventPoster(client).post([aliased])
+    assert EventPoster(client).post([aliased]) == ids, "the alias of the dedup id is respected"
+    webhook = verifier.verify(*receiver.received.get(timeout=PATIENCE))
+    assert webhook == Webhook(ids[0], "cloud.sent", webhook.timestamp, {"n": 1}, "acme", "ada"), webhook
+    assert webhook.timestamp
+    delete_endpoint.sync_detailed(endpoint.id, client=client)
+
+    def signed(text):
+        at = datetime.datetime.now(datetime.timezone.utc)
+        signature = Signer(endpoint.secret).sign("one", at, text)
+        stamp = str(int(at.timestamp()))
+        headers = {"webhook-id": "one", "webhook-timestamp": stamp, "webhook-signature": signature}
+        return verifier.verify(headers, text.encode())
+
+    binary = signed('{"specversion":"1.0","id":"1","source":"/s","type":"a","data_base64":"AP8="}')
+    assert binary == Webhook("one", "a", None, b"\x00\xff"), binary
+    assert signed('{"type":"a","timestamp":"t","account_id":"acme","data":null}').account_id == "acme"
+    for other in ["", "1", "null", "[]", "{}", '{"type":"a"}', '{"specversion":"1.0"}']:
+        try:
+            signed(other)
+            raise AssertionError(f"this is no webhook: {other}")
+        except WebhookVerificationError:
+            pass
+
+
+def does_not_trust_answers_without_ids():
+    for answer in ['{"ids":["1"]}', '{"ids":[]}', "{}", "[]", ""]:
+        transport = httpx.MockTransport(lambda _, answer=answer: httpx.Response(202, text=answer))
+        try:
+            EventPoster(connect(URL, API_KEY, httpx_args={"transport": transport})).post([{"type": "a", "payload": 1}] * 2)
+            raise AssertionError(f"a proxy's answer is taken: {answer}")
+        except PostError as error:
+            assert (error.status, error.ids, len(error.rest)) == (202, [], 2), error
+
+
 def tells_what_was_refused(client):
     answer = get_org.sync_detailed(client=connect(URL, "hg_wrong"))
     assert answer.status_code == 401 and isinstance(answer.parsed, Problem), answer
@@ -190,6 +235,8 @@ order_ids = posts_each_event_once_over_a_bad_connection(client)
 posts_with_asyncio()
 last_webhook = verifies_webhooks(receiver, endpoint.secret, order_ids)
 examples_of_the_readme_work(endpoint.secret, *last_webhook)
+verifies_cloud_events(client, receiver)
+does_not_trust_answers_without_ids()
 tells_what_was_refused(client)
 waits_for_rate_limits(client)
 makes_batches_smaller_that_would_never_pass(client)

@@ -4,6 +4,7 @@ import assert from "node:assert/strict";
 import { createServer, type IncomingHttpHeaders } from "node:http";
 import type { AddressInfo } from "node:net";
 import { isDeepStrictEqual } from "node:util";
+import { Webhook as Signer } from "standardwebhooks";
 import { connect, type HookgateClient, PostError, postEvents, WebhookVerificationError, WebhookVerifier } from "./index.js";
 
 const baseUrl = process.env["HOOKGATE_URL"] ?? "";
@@ -120,6 +121,50 @@ async function verifiesWebhooks(receiver: Receiver, secret: string, ids: string[
   }
 }
 
+/** Webhooks in the other format, and bodies that are in none. */
+async function verifiesCloudEvents(client: HookgateClient, receiver: Receiver, url: string): Promise<void> {
+  const body = { url, event_types: ["cloud.*"], format: "cloudevents" as const };
+  const { data: endpoint } = await client.POST("/api/endpoints", { body });
+  assert(endpoint);
+  const secret = endpoint.secret ?? "";
+  const verifier = new WebhookVerifier(secret);
+  const before = receiver.received.length;
+  const aliased = { type: "cloud.sent", payload: { n: 1 }, account_id: "acme", user_id: "ada", event_id: "an alias" };
+  const [id] = await postEvents(client, [aliased]);
+  assert.deepEqual(await postEvents(client, [aliased]), [id], "the alias of the dedup id is respected");
+  await until("the CloudEvent comes", async () => receiver.received.length > before);
+  const { headers, body: received } = receiver.received[before] as Request;
+  const { timestamp, ...webhook } = verifier.verify(headers, received);
+  assert.deepEqual(webhook, { id, type: "cloud.sent", data: { n: 1 }, accountId: "acme", userId: "ada" });
+  assert(timestamp);
+  await client.DELETE("/api/endpoints/{id}", { params: { path: { id: endpoint.id } } });
+
+  const signed = (text: string) => {
+    const at = new Date();
+    const headers = {
+      "webhook-id": "one",
+      "webhook-timestamp": `${Math.floor(at.getTime() / 1000)}`,
+      "webhook-signature": new Signer(secret).sign("one", at, text),
+    };
+    return verifier.verify(headers, text);
+  };
+  const binary = signed('{"specversion":"1.0","id":"1","source":"/s","type":"a","data_base64":"AP8="}');
+  assert.deepEqual([binary.type, binary.timestamp, binary.data], ["a", undefined, new Uint8Array([0, 255])]);
+  assert.equal(signed('{"type":"a","timestamp":"t","account_id":"acme","data":null}').accountId, "acme");
+  for (const other of ["", "1", "null", "[]", "{}", '{"type":"a"}', '{"specversion":"1.0"}']) {
+    assert.throws(() => signed(other), WebhookVerificationError, other);
+  }
+}
+
+async function doesNotTrustAnswersWithoutIds(): Promise<void> {
+  for (const answer of ['{"ids":["1"]}', '{"ids":[]}', "{}", "[]"]) {
+    const headers = { "content-type": "application/json" };
+    const fetch = async (): Promise<Response> => new Response(answer, { status: 202, headers });
+    const refused = await failureOf(postEvents(connect({ baseUrl, apiKey, fetch }), events(2)));
+    assert.deepEqual([refused.status, refused.ids, refused.rest.length], [202, [], 2], answer);
+  }
+}
+
 async function tellsWhatWasRefused(client: HookgateClient): Promise<void> {
   const { error, response } = await connect({ baseUrl, apiKey: "hg_wrong" }).GET("/api/org");
   assert.deepEqual([response.status, error?.code], [401, "unauthorized"]);
@@ -180,6 +225,8 @@ const { data: endpoint } = await client.POST("/api/endpoints", { body: { url, ev
 assert(endpoint);
 const ids = await postsEachEventOnceOverABadConnection(client);
 await verifiesWebhooks(receiver, endpoint.secret ?? "", ids);
+await verifiesCloudEvents(client, receiver, url);
+await doesNotTrustAnswersWithoutIds();
 await tellsWhatWasRefused(client);
 await waitsForRateLimits(client);
 await makesBatchesSmallerThatWouldNeverPass(client);

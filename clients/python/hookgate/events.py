@@ -178,10 +178,14 @@ class EventPoster:
             attempt += 1
             answer = yield _Send(b"[" + b",".join(texts[len(ids) : len(ids) + size]) + b"]")
             if isinstance(answer, httpx.Response) and answer.status_code == httpx.codes.ACCEPTED:
-                ids += answer.json()["ids"]
+                accepted = _object(answer).get("ids")
+                if not isinstance(accepted, list) or len(accepted) != size:
+                    reason = f"202 without the ids of {size} events, which is no answer of Hookgate"
+                    raise PostError(reason, answer.status_code, {}, ids, waiting[len(ids) :])
+                ids += accepted
                 attempt = 0
                 continue
-            problem = _problem(answer)
+            problem = _object(answer)
             if problem.get("code") in _TOO_LARGE and size > 1:
                 batch_events_max, attempt = size // 2, 0
                 continue
@@ -230,7 +234,8 @@ def _batch_size(texts: Sequence[bytes], start: int, events_max: int, bytes_max: 
     return size
 
 
-def _problem(answer: httpx.Response | httpx.TransportError | None) -> Mapping[str, Any]:
+def _object(answer: httpx.Response | httpx.TransportError | None) -> Mapping[str, Any]:
+    """The JSON object that the answer is; empty when it is none."""
     if not isinstance(answer, httpx.Response):
         return {}
     try:

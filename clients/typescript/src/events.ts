@@ -75,6 +75,10 @@ export async function postEvents(
     attempt += 1;
     const answer = await send(client, `[${texts.slice(ids.length, ids.length + size).join(",")}]`);
     if (answer.ids) {
+      if (answer.ids.length !== size) {
+        const reason = `${answer.status} without the ids of ${size} events, which is no answer of Hookgate`;
+        throw new PostError(reason, answer.status, undefined, ids, waiting.slice(ids.length));
+      }
       ids.push(...answer.ids);
       attempt = 0;
       continue;
@@ -114,7 +118,8 @@ async function send(client: HookgateClient, body: string): Promise<Answer> {
       bodySerializer: (text) => text as string,
       headers: { "content-type": "application/json" },
     });
-    if (data) return { ids: data.ids, reason: "", status: response.status };
+    // What is in front of the server may answer with anything.
+    if (response.ok) return { ids: Array.isArray(data?.ids) ? data.ids : [], reason: "", status: response.status };
     // A proxy answers with something else.
     const problem = isProblem(error) ? error : undefined;
     return {
@@ -133,7 +138,9 @@ function isProblem(error: unknown): error is Problem {
 }
 
 function withDedupId(event: NewEvent): NewEvent {
-  return { ...event, dedup_id: event.dedup_id ?? crypto.randomUUID() };
+  // `event_id` is another name of it.
+  if ((event.dedup_id ?? (event as { event_id?: unknown }).event_id ?? null) !== null) return event;
+  return { ...event, dedup_id: crypto.randomUUID() };
 }
 
 /** How many events go into the next batch; at least one. */
