@@ -47,6 +47,9 @@ pub(super) enum EndpointCommand {
         /// A note for people
         #[arg(long)]
         description: Option<String>,
+        /// The body of its webhooks, standard or cloudevents; standard if unset
+        #[arg(long, value_name = "FORMAT")]
+        format: Option<WebhookFormat>,
         #[command(flatten)]
         policy: DeliveryPolicyArgs,
         #[command(flatten)]
@@ -199,6 +202,7 @@ pub(super) async fn run(command: EndpointCommand) -> Result<(), CliError> {
             url,
             event_types,
             description,
+            format,
             policy,
             inbox,
             secret,
@@ -214,7 +218,7 @@ pub(super) async fn run(command: EndpointCommand) -> Result<(), CliError> {
             let InboxArgs { visibility_seconds, max_receives } = inbox;
             let config = EndpointConfig::new(
                 InboxSettings { visibility_seconds, max_receives },
-                WebhookFormat::default(),
+                format.unwrap_or_default(),
             );
             let new = NewEndpoint {
                 kind,

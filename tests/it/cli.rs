@@ -156,7 +156,11 @@ async fn every_command_answers_one_json_value() {
     let types = "user.login,invoice.*";
     let add = ["endpoint", "add", "--org", org, "--url", url, "--event-types", types];
     let policy = ["--max-concurrency", "4", "--retry-schedule", "5s,90m", "--ordered"];
-    let mut endpoint = place.json(&[&add[..], &policy].concat()).await;
+    let rule = "must be standard or cloudevents";
+    place.run(&[&add[..], &["--format", "xml"]].concat()).await.failed(2, rule);
+    let format = ["--format", "cloudevents"];
+    let mut endpoint = place.json(&[&add[..], &policy, &format].concat()).await;
+    assert_eq!(endpoint["format"], "cloudevents");
     assert_eq!((&endpoint["max_concurrency"], &endpoint["ordered"]), (&json!(4), &json!(true)));
     assert_eq!(endpoint["retry_schedule"], json!(["5s", "1h 30m"]));
     assert_eq!(endpoint["rate_limit_per_second"], Value::Null);
