@@ -67,21 +67,26 @@ impl Terminal {
     /// Waits until the block has ended. Panics when its last command has failed.
     pub(super) async fn end(&mut self) {
         let end = self.end_of_block();
-        self.wait(&end, |line| line.starts_with(&end)).await;
+        self.wait(&end, 1, |lines| lines[0].starts_with(&end)).await;
         let ended = self.lines.borrow().iter().any(|line| *line == format!("{end} 0"));
         assert!(ended, "a command failed:\n{}", self.text());
     }
 
-    /// Waits for a line such as this one below those that were expected before; `…` is any text.
-    pub(super) async fn expect(&mut self, pattern: &str) {
-        self.seen += 1 + self.wait(pattern, |line| matches(pattern, line)).await;
+    /// Waits for lines such as these, one directly below the other, below those that were expected before; `…` is any
+    /// text.
+    pub(super) async fn expect(&mut self, patterns: &[&str]) {
+        let are_they = |lines: &[String]| {
+            patterns.iter().zip(lines).all(|(pattern, line)| matches(pattern, line))
+        };
+        self.seen += self.wait(&patterns.join("\n"), patterns.len(), are_they).await;
+        self.seen += patterns.len();
     }
 
     /// Presses Ctrl-C, and waits until the block has ended.
     pub(super) async fn interrupt(&mut self) {
         self.signal(Signal::INT);
         let end = self.end_of_block();
-        self.wait(&end, |line| line.starts_with(&end)).await;
+        self.wait(&end, 1, |lines| lines[0].starts_with(&end)).await;
     }
 
     /// All that it shows.
@@ -93,10 +98,15 @@ impl Terminal {
         format!("end of block {}:", self.blocks)
     }
 
-    /// The number of lines between those that were seen and the first that is it.
-    async fn wait(&mut self, what: &str, is_it: impl Fn(&str) -> bool) -> usize {
+    /// The number of lines between those that were seen and the first `count` lines that are it.
+    async fn wait(
+        &mut self,
+        what: &str,
+        count: usize,
+        are_it: impl Fn(&[String]) -> bool,
+    ) -> usize {
         let seen = self.seen;
-        let found = |lines: &[String]| lines.iter().skip(seen).position(|line| is_it(line));
+        let found = |lines: &[String]| lines[seen..].windows(count).position(&are_it);
         let waiting = self.lines.wait_for(|lines| found(lines).is_some());
         let waited = timeout(PATIENCE, waiting).await.is_ok_and(|lines| lines.is_ok());
         let at = found(&self.lines.borrow());

@@ -1,17 +1,19 @@
 //! Documents that take their readers by the hand: every command is run as it stands there, in as many terminals as the
-//! document has, and what the document shows must come.
+//! document has, and what the document shows must come, line by line.
 //!
 //! A block of `sh` is for the terminal that the last `**Terminal N` above it names. A block without a language is the output
-//! of the last terminal that is named, in which `…`, ids and times are any text. Ctrl-C in the prose is pressed.
+//! of the last terminal that is named, in which `…`, ids and times are any text, and a line `…` any lines. Ctrl-C in the prose
+//! is pressed.
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::net::Ipv4Addr;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 
-use regex::Regex;
+use regex::{Captures, Regex};
 use tempfile::TempDir;
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 
 use super::terminal::Terminal;
 use crate::support::binary::first_keys;
@@ -25,7 +27,14 @@ struct Reader {
     directory: TempDir,
     terminals: BTreeMap<u32, Terminal>,
     /// Of the server and of the receiver.
-    ports: [(&'static str, u16); 2],
+    ports: [HeldPort; 2],
+}
+
+/// A port on which only programs listen that are told to.
+struct HeldPort {
+    number: u16,
+    /// Bound, so that the system gives the port to nobody, and not listening, so that a program can.
+    _socket: TcpSocket,
 }
 
 impl Reader {
@@ -38,7 +47,7 @@ impl Reader {
         let cargo = programs.join("cargo");
         fs::write(&cargo, include_str!("cargo.sh")).unwrap();
         fs::set_permissions(&cargo, fs::Permissions::from_mode(0o755)).unwrap();
-        let ports = [("3000", free_port()), ("9000", free_port())];
+        let ports = [HeldPort::take(), HeldPort::take()];
         Self { directory, terminals: BTreeMap::new(), ports }
     }
 
@@ -49,7 +58,7 @@ impl Reader {
             let variables = [
                 ("HOME", home.to_string()),
                 ("PATH", format!("{home}/target/release:{home}/.cargo/bin:{path}")),
-                ("PORT", self.ports[0].1.to_string()),
+                ("PORT", self.ports[0].number.to_string()),
             ];
             let variables = variables.map(|(name, value)| (name.to_owned(), value));
             let terminal = Terminal::open(number, self.directory.path(), &variables).await;
@@ -59,9 +68,10 @@ impl Reader {
     }
 
     fn with_ports(&self, text: &str) -> String {
-        let [server, receiver] = self.ports;
-        let text = text.replace(server.0, &server.1.to_string());
-        text.replace(receiver.0, &receiver.1.to_string())
+        let [server, receiver] = self.ports.each_ref().map(|port| port.number);
+        let shown = Regex::new(r"(?-u:\b)(3000|9000)(?-u:\b)").unwrap();
+        let port = |shown: &Captures| if &shown[1] == "3000" { server } else { receiver };
+        shown.replace_all(text, |shown: &Captures| port(shown).to_string()).into_owned()
     }
 
     /// Commands with the keys for which readers put those that they were shown.
@@ -82,7 +92,7 @@ impl Reader {
 
     async fn run(&mut self, number: u32, block: &str) {
         let block = self.with_keys(block).await;
-        let [(_, server), (_, receiver)] = self.ports;
+        let [server, receiver] = self.ports.each_ref().map(|port| port.number);
         let terminal = self.terminal(number).await;
         terminal.run(&block).await;
         let last = block.trim_end().lines().last().unwrap_or_default();
@@ -100,10 +110,17 @@ impl Reader {
         let output = changing.unwrap().replace_all(output, "…").into_owned();
         let output = self.with_ports(&output);
         let terminal = self.terminal(number).await;
-        for line in output.lines().filter(|line| *line != "…") {
-            terminal.expect(line).await;
+        for group in groups(&output) {
+            terminal.expect(&group).await;
         }
     }
+}
+
+/// The lines of an output that follow one another directly: those between lines `…`.
+fn groups(output: &str) -> Vec<Vec<&str>> {
+    let lines: Vec<&str> = output.trim_matches('\n').lines().collect();
+    let groups = lines.split(|line| *line == "…").filter(|group| !group.is_empty());
+    groups.map(<[&str]>::to_vec).collect()
 }
 
 /// Waits until something listens on the port.
@@ -112,9 +129,14 @@ async fn wait_for(port: u16) {
     until("a server listens", connects).await;
 }
 
-/// A port on which nothing listens now.
-fn free_port() -> u16 {
-    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+impl HeldPort {
+    fn take() -> Self {
+        let socket = TcpSocket::new_v4().unwrap();
+        // As the programs do, which may then share it.
+        socket.set_reuseaddr(true).unwrap();
+        socket.bind((Ipv4Addr::LOCALHOST, 0).into()).unwrap();
+        Self { number: socket.local_addr().unwrap().port(), _socket: socket }
+    }
 }
 
 /// Does what a document says from one heading to another.
