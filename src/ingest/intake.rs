@@ -1,10 +1,11 @@
 //! Accepting events: the part of ingest that a tenant waits for.
 
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
-use tokio::task::{JoinError, spawn_blocking};
+use tokio::task::spawn_blocking;
 
 use crate::domain::{EventId, NewEvent, OrgId, Timestamp, TraceId};
 use crate::journal::{AppendError, Journal, JournalStatus, QuarantineContents};
@@ -78,10 +79,10 @@ impl Intake {
     /// What the journal's quarantine holds, `max` entries of it.
     ///
     /// # Errors
-    /// When the thread that looks has failed.
-    pub async fn quarantined(&self, max: usize) -> Result<QuarantineContents, JoinError> {
+    /// When it cannot be listed.
+    pub async fn quarantined(&self, max: usize) -> io::Result<QuarantineContents> {
         let journal = self.journal.clone();
-        spawn_blocking(move || journal.quarantined(max)).await
+        spawn_blocking(move || journal.quarantined(max)).await?
     }
 
     /// The state of the journal.

@@ -98,7 +98,10 @@ impl Journal {
     }
 
     /// What its quarantine holds, `max` entries of it. Blocks: it looks at every file there, a thousand at most.
-    pub fn quarantined(&self, max: usize) -> QuarantineContents {
+    ///
+    /// # Errors
+    /// When it cannot be listed.
+    pub fn quarantined(&self, max: usize) -> io::Result<QuarantineContents> {
         match &self.0 {
             Backend::Local(journal) => journal.quarantined(max),
         }

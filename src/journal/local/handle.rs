@@ -135,7 +135,10 @@ impl LocalJournal {
     }
 
     /// What the quarantine holds. Blocks.
-    pub(in crate::journal) fn quarantined(&self, max: usize) -> QuarantineContents {
+    ///
+    /// # Errors
+    /// When it cannot be listed.
+    pub(in crate::journal) fn quarantined(&self, max: usize) -> io::Result<QuarantineContents> {
         self.0.quarantine.contents(max)
     }
 

@@ -22,7 +22,7 @@ const BYTES_MAX: u64 = 256 * 1024 * 1024;
 const FILES_MAX: u64 = 1_000;
 /// Bytes copied in one call.
 const COPY_BYTES: u64 = 1024 * 1024;
-/// Reports that are remembered, so that the reader does not report again what recovery has.
+/// Reports of either kind that are remembered: the newest ones.
 const REPORTED_MAX: usize = 1_000;
 
 /// A range of the journal that is lost.
@@ -63,13 +63,14 @@ impl LocalQuarantine {
         let name = segment_name(segment, self.id);
         let quarantined = self.quarantine.record(&format!("{name}-{offset}"), &record.payload);
         let seq = record.seq.get();
-        self.quarantine.set_reported(Damage {
+        let undecodable = Damage {
             file: self.quarantine.dir.join(&name),
             offset,
             bytes: record.payload.len() as u64,
             seqs: seq..seq + 1,
             quarantined: quarantined.clone(),
-        });
+        };
+        remember(&mut self.quarantine.lock().undecodable, undecodable);
         tracing::error!(
             file = %self.quarantine.dir.join(name).display(),
             offset,
@@ -117,45 +118,43 @@ pub struct QuarantineEntry {
 /// What was set aside so far.
 #[derive(Default)]
 struct State {
+    /// `None` until the copies could be counted.
+    held: Option<Held>,
+    /// Damage, so that the reader does not report and count again what recovery has.
+    damaged: VecDeque<Damage>,
+    /// Records that were read and could not be decoded. They are kept apart, lest they push damage out.
+    undecodable: VecDeque<Damage>,
+}
+
+/// The copies in `damaged/`.
+#[derive(Clone, Copy, Default)]
+struct Held {
     files: u64,
     bytes: u64,
-    reported: VecDeque<Damage>,
 }
 
 impl Quarantine {
-    /// The quarantine of the journal in `dir`, with the copies that are there.
+    /// The quarantine of the journal in `dir`. The copies that are there are counted before the first one is added.
     pub(super) fn new(fs: &Arc<dyn FileSystem>, dir: &Path, metrics: &Arc<JournalMetrics>) -> Self {
-        let quarantine_dir = dir.join(QUARANTINE_DIR);
-        let mut state = State::default();
-        // A missing directory has no copies, and one that cannot be read takes none.
-        for name in fs.list(&quarantine_dir).unwrap_or_default() {
-            let length = fs.open(&quarantine_dir.join(name)).and_then(|file| file.length());
-            state.files += 1;
-            state.bytes += length.unwrap_or_default();
-        }
         Self {
             fs: Arc::clone(fs),
             dir: dir.to_owned(),
             metrics: Arc::clone(metrics),
-            state: Mutex::new(state),
+            state: Mutex::default(),
         }
     }
 
     /// What it holds, `max` entries of it. Blocks: it looks at every copy.
-    pub(super) fn contents(&self, max: usize) -> QuarantineContents {
-        let dir = self.dir.join(QUARANTINE_DIR);
-        let mut copies = BTreeMap::new();
-        let (mut files, mut bytes) = (0, 0);
-        for name in self.fs.list(&dir).unwrap_or_default() {
-            let length = self.fs.open(&dir.join(&name)).and_then(|file| file.length());
-            let length = length.unwrap_or_default();
-            files += 1;
-            bytes += length;
-            copies.insert(name, length);
-        }
+    ///
+    /// # Errors
+    /// When `damaged/` cannot be listed, or for want of file descriptors or memory.
+    pub(super) fn contents(&self, max: usize) -> io::Result<QuarantineContents> {
+        let mut copies = self.copies()?;
+        let Held { files, bytes } = Held::of(&copies);
         let named = |path: &Path| Some(path.file_name()?.to_str()?.to_owned());
         let mut entries = Vec::new();
-        for damage in &self.lock().reported {
+        let state = self.lock();
+        for damage in state.damaged.iter().chain(&state.undecodable) {
             let file = damage.quarantined.as_deref().and_then(named);
             // It may have been moved away.
             let copy = file.and_then(|file| copies.remove_entry(&file));
@@ -167,6 +166,7 @@ impl Quarantine {
                 file: copy.map(|(file, _)| file),
             });
         }
+        drop(state);
         entries.extend(copies.into_iter().map(|(file, bytes)| {
             let origin = origin_of(&file);
             let (segment, offset) =
@@ -177,7 +177,24 @@ impl Quarantine {
             .sort_by(|a, b| (&a.segment, a.offset, &a.file).cmp(&(&b.segment, b.offset, &b.file)));
         let has_more = entries.len() > max;
         entries.truncate(max);
-        QuarantineContents { files, bytes, entries, has_more }
+        Ok(QuarantineContents { files, bytes, entries, has_more })
+    }
+
+    /// The copies in `damaged/` with their lengths, 0 where one cannot be read. A missing directory has none.
+    fn copies(&self) -> io::Result<BTreeMap<String, u64>> {
+        let dir = self.dir.join(QUARANTINE_DIR);
+        let names = match self.fs.list(&dir) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
+            listed => listed?,
+        };
+        let with_length = |name: String| {
+            let length = self.fs.open(&dir.join(&name)).and_then(|file| file.length());
+            match length {
+                Err(error) if is_shortage(&error) => Err(error),
+                length => Ok((name, length.unwrap_or_default())),
+            }
+        };
+        names.into_iter().map(with_length).collect()
     }
 
     /// Reports damage in the segment called `name`, and copies its bytes if `file` is given. `None` when the lost
@@ -214,7 +231,7 @@ impl Quarantine {
         self.metrics.hookgate_journal_damaged_bytes_total.inc_by(damage.bytes);
         let records = damage.seqs.end.saturating_sub(damage.seqs.start);
         self.metrics.hookgate_journal_lost_records_total.inc_by(records);
-        self.set_reported(damage.clone());
+        remember(&mut self.lock().damaged, damage.clone());
         Ok(Some(damage))
     }
 
@@ -239,15 +256,7 @@ impl Quarantine {
     fn is_reported(&self, seqs: &Range<u64>) -> bool {
         let is_within =
             |damage: &Damage| damage.seqs.start <= seqs.start && seqs.end <= damage.seqs.end;
-        !seqs.is_empty() && self.lock().reported.iter().any(is_within)
-    }
-
-    fn set_reported(&self, damage: Damage) {
-        let mut state = self.lock();
-        if state.reported.len() == REPORTED_MAX {
-            state.reported.pop_front();
-        }
-        state.reported.push_back(damage);
+        !seqs.is_empty() && self.lock().damaged.iter().any(is_within)
     }
 
     /// Makes a durable copy of `bytes` bytes. An existing copy is kept as it is. `None` when there is no space.
@@ -261,7 +270,16 @@ impl Quarantine {
         write: impl FnOnce(&dyn FileHandle) -> io::Result<()>,
     ) -> io::Result<Option<PathBuf>> {
         let mut state = self.lock();
-        if state.files >= FILES_MAX || state.bytes.saturating_add(bytes) > BYTES_MAX {
+        let held = match state.held.map_or_else(|| self.copies().map(|all| Held::of(&all)), Ok) {
+            Ok(held) => state.held.insert(held),
+            Err(error) if is_shortage(&error) => return Err(error),
+            Err(error) => {
+                // Without its count it would grow without bounds.
+                tracing::error!(file = name, %error, "cannot list the journal's quarantine, bytes are not copied");
+                return Ok(None);
+            }
+        };
+        if held.files >= FILES_MAX || held.bytes.saturating_add(bytes) > BYTES_MAX {
             tracing::error!(
                 file = name,
                 bytes,
@@ -273,8 +291,8 @@ impl Quarantine {
         let path = quarantine_dir.join(name);
         match self.copy_to(&quarantine_dir, &path, write) {
             Ok(()) => {
-                state.files += 1;
-                state.bytes += bytes;
+                held.files += 1;
+                held.bytes += bytes;
                 Ok(Some(path))
             }
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(Some(path)),
@@ -304,6 +322,20 @@ impl Quarantine {
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+impl Held {
+    fn of(copies: &BTreeMap<String, u64>) -> Self {
+        Self { files: copies.len() as u64, bytes: copies.values().sum() }
+    }
+}
+
+/// Adds a report. The oldest one may have to go.
+fn remember(reports: &mut VecDeque<Damage>, damage: Damage) {
+    if reports.len() == REPORTED_MAX {
+        reports.pop_front();
+    }
+    reports.push_back(damage);
 }
 
 impl Damage {

@@ -2,11 +2,15 @@
 
 use std::path::Path;
 
+use bytes::Bytes;
+
 use super::sim_disk::SimDisk;
+use super::sim_faults::{Faults, NO_FAULTS};
 use super::*;
 use crate::journal::local::QuarantineEntry;
 use crate::journal::local::format::segment_name;
-use crate::journal::local::quarantine::Quarantine;
+use crate::journal::local::quarantine::{LocalQuarantine, Quarantine};
+use crate::journal::{Place, Seq};
 
 #[test]
 fn contents_are_copies_with_what_this_run_knows_of_them() {
@@ -29,9 +33,43 @@ fn contents_are_copies_with_what_this_run_knows_of_them() {
         entry(None, &first, 32, 64, Some(1..3)),
         entry(Some(format!("{second}-64")), &second, 64, 4, None),
     ];
-    let contents = quarantine.contents(10);
+    let contents = quarantine.contents(10).unwrap();
     assert_eq!((contents.files, contents.bytes, contents.has_more), (1, 4, false));
     assert_eq!(contents.entries, expected);
-    let contents = quarantine.contents(1);
+    let contents = quarantine.contents(1).unwrap();
     assert_eq!((&contents.entries[..], contents.has_more), (&expected[..1], true));
+}
+
+#[test]
+fn quarantine_that_cannot_be_listed_is_not_empty() {
+    let disk = SimDisk::default();
+    let fs: Arc<dyn FileSystem> = Arc::new(disk.clone());
+    let metrics = JournalMetrics::register(&Registry::new()).unwrap();
+    let quarantine = Quarantine::new(&fs, Path::new(DIR), &metrics);
+    assert_eq!(quarantine.contents(10).unwrap().files, 0);
+    disk.set_faults(Faults { unlisted_quarantine: true, ..NO_FAULTS });
+    assert_eq!(quarantine.contents(10).unwrap_err().raw_os_error(), Some(5));
+    assert_eq!(quarantine.record("event-1", b"1234"), None, "it might be full");
+    disk.set_faults(NO_FAULTS);
+    assert!(quarantine.record("event-1", b"1234").is_some());
+    assert_eq!(quarantine.contents(10).unwrap().files, 1);
+}
+
+#[test]
+fn undecodable_records_do_not_let_damage_be_counted_twice() {
+    let fs: Arc<dyn FileSystem> = Arc::new(SimDisk::default());
+    let metrics = JournalMetrics::register(&Registry::new()).unwrap();
+    let quarantine = Arc::new(Quarantine::new(&fs, Path::new(DIR), &metrics));
+    let segment = segment_name(1, ID);
+    assert!(quarantine.damage(&segment, None, 32..96, 1..3).unwrap().is_some());
+    let undecodable = LocalQuarantine { quarantine: Arc::clone(&quarantine), id: ID };
+    for offset in 0..1_001 {
+        let place = Place { segment: 1, offset };
+        let (seq, payload) = (Seq(3 + offset), Bytes::from_static(b"?"));
+        undecodable.record(&Record { seq, items: 1, payload, place }, "a trial");
+    }
+    assert_eq!(quarantine.damage(&segment, None, 32..96, 1..3).unwrap(), None);
+    assert_eq!(metrics.hookgate_journal_lost_records_total.get(), 2);
+    // One of damage, 1,000 of records, and the copy of the first record, of which nothing else is known any more.
+    assert_eq!(quarantine.contents(2_000).unwrap().entries.len(), 1_002);
 }

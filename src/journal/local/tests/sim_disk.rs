@@ -11,7 +11,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 
 use super::sim_faults::Faults;
 use super::sim_file::{SimFile, eio};
-use crate::journal::local::{DirHandle, DirLock, FileHandle, FileSystem};
+use crate::journal::local::{DirHandle, DirLock, FileHandle, FileSystem, QUARANTINE_DIR};
 
 /// The unit in which a disk tears writes.
 pub(super) const SECTOR_BYTES: usize = 512;
@@ -247,6 +247,9 @@ impl FileSystem for SimDisk {
 
     fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
         let state = self.call()?;
+        if state.faults.unlisted_quarantine && dir.ends_with(QUARANTINE_DIR) {
+            return Err(eio());
+        }
         let inside = state.names.keys().filter_map(|path| path.strip_prefix(dir).ok());
         let names = inside.filter_map(|path| path.iter().next()?.to_str()).map(str::to_owned);
         Ok(names.collect::<BTreeSet<_>>().into_iter().collect())

@@ -17,6 +17,7 @@ pub(super) const NO_FAULTS: Faults = Faults {
     failing_frees: false,
     failing_dir_syncs: false,
     lock_is_lost: false,
+    unlisted_quarantine: false,
     no_space: false,
     no_descriptors: false,
     no_memory: false,
@@ -55,6 +56,8 @@ pub(super) struct Faults {
     pub(super) failing_dir_syncs: bool,
     /// Another directory has taken the name of the locked one.
     pub(super) lock_is_lost: bool,
+    /// The quarantine's directory cannot be listed: `EIO`.
+    pub(super) unlisted_quarantine: bool,
     /// No file grows: `ENOSPC`.
     pub(super) no_space: bool,
     /// No file and no directory can be opened: `EMFILE`.
