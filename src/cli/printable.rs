@@ -1,5 +1,7 @@
 //! Text of others, as a terminal may be given it, and JSON as people read it.
 
+use crate::domain::{JsonPiece, lay_out_json};
+
 /// The text without what a terminal would obey: control characters other than line breaks, and those that change the
 /// direction of text, as escapes.
 pub(super) fn printable(text: &str) -> String {
@@ -48,43 +50,13 @@ fn is_obeyed(character: char) -> bool {
 /// order of their fields.
 pub(super) fn indented(json: &str) -> String {
     let mut text = String::with_capacity(json.len() * 2);
-    let (mut depth, mut in_string, mut is_escaped) = (0_usize, false, false);
-    let mut all = json.chars().peekable();
-    while let Some(character) = all.next() {
-        if in_string {
-            text.push(character);
-            in_string = is_escaped || character != '"';
-            is_escaped = character == '\\' && !is_escaped;
-            continue;
-        }
-        match character {
-            _ if character.is_ascii_whitespace() => {}
-            '{' | '[' => {
-                text.push(character);
-                while all.next_if(char::is_ascii_whitespace).is_some() {}
-                if let Some(end) = all.next_if(|next| matches!(next, '}' | ']')) {
-                    text.push(end);
-                } else {
-                    depth += 1;
-                    break_line(&mut text, depth);
-                }
-            }
-            '}' | ']' => {
-                depth = depth.saturating_sub(1);
-                break_line(&mut text, depth);
-                text.push(character);
-            }
-            ',' => {
-                text.push(character);
-                break_line(&mut text, depth);
-            }
-            ':' => text.push_str(": "),
-            _ => {
-                in_string = character == '"';
-                text.push(character);
-            }
-        }
-    }
+    lay_out_json(json, |piece| match piece {
+        JsonPiece::Mark(token)
+        | JsonPiece::Key(token)
+        | JsonPiece::String(token)
+        | JsonPiece::Other(token) => text.push_str(token),
+        JsonPiece::Line(depth) => break_line(&mut text, depth),
+    });
     text
 }
 

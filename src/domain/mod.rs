@@ -24,6 +24,7 @@ mod failing_endpoint;
 mod id;
 mod idempotency_key;
 mod inbox;
+mod json_layout;
 mod json_schema;
 mod label_page;
 mod media_type;
@@ -76,6 +77,7 @@ pub use idempotency_key::IdempotencyKey;
 pub use inbox::{
     INBOX_IDLE, Inbox, InboxSettings, InboxSettingsChange, ReceivedEvent, SettleStatus, Settled,
 };
+pub use json_layout::{JsonPiece, lay_out_json};
 pub use label_page::{LabelCursor, LabelPage};
 pub use media_type::MediaType;
 pub use metrics_group::{MetricsGroup, MetricsGroupError};

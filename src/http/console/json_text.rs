@@ -3,6 +3,7 @@
 use serde_json::value::RawValue;
 
 use super::ui::escaped;
+use crate::domain::{JsonPiece, lay_out_json};
 
 /// JSON that is larger is shown as it is: indenting and marking it makes it several times as large.
 const MARKED_BYTES_MAX: usize = 64 * 1024;
@@ -20,89 +21,22 @@ pub(super) fn html(text: &str) -> String {
             if end < text.len() { "\n… cut; read the whole payload by the API" } else { "" };
         return escaped(&text[..end]) + cut;
     }
-    let mut marked = Marked::default();
-    let mut rest = text.trim();
-    while let Some(first) = rest.chars().next() {
-        let length = match first {
-            '"' => string_length(rest),
-            '{' | '}' | '[' | ']' | ',' | ':' => 1,
-            c if c.is_whitespace() => {
-                rest = &rest[c.len_utf8()..];
-                continue;
-            }
-            _ => rest.find([',', '}', ']', ' ', '\n', '\r', '\t']).unwrap_or(rest.len()),
-        };
-        let (token, behind) = rest.split_at(length);
-        rest = behind.trim_start();
-        marked.add(token, rest);
-    }
-    marked.html
+    let mut html = String::with_capacity(text.len() * 2);
+    lay_out_json(text, |piece| match piece {
+        JsonPiece::Mark(mark) => html.push_str(mark),
+        JsonPiece::Key(name) => mark(&mut html, "key", name),
+        JsonPiece::String(value) => mark(&mut html, "string", value),
+        JsonPiece::Other(value) => mark(&mut html, "value", value),
+        JsonPiece::Line(depth) => {
+            html.push('\n');
+            html.extend(std::iter::repeat_n("  ", depth.min(DEPTH_MAX)));
+        }
+    });
+    html
 }
 
-/// The bytes of the string at the head of a valid JSON text.
-fn string_length(text: &str) -> usize {
-    let mut is_escaped = false;
-    for (at, byte) in text.bytes().enumerate().skip(1) {
-        match byte {
-            _ if is_escaped => is_escaped = false,
-            b'\\' => is_escaped = true,
-            b'"' => return at + 1,
-            _ => {}
-        }
-    }
-    text.len()
-}
-
-#[derive(Default)]
-struct Marked {
-    html: String,
-    depth: usize,
-}
-
-impl Marked {
-    /// Adds a token; `rest` follows it.
-    fn add(&mut self, token: &str, rest: &str) {
-        match token {
-            "{" | "[" => {
-                self.html.push_str(token);
-                self.depth += 1;
-                if !rest.starts_with(['}', ']']) {
-                    self.line();
-                }
-            }
-            "}" | "]" => {
-                self.depth = self.depth.saturating_sub(1);
-                if !self.html.ends_with(['{', '[']) {
-                    self.line();
-                }
-                self.html.push_str(token);
-            }
-            "," => {
-                self.html.push(',');
-                self.line();
-            }
-            ":" => self.html.push_str(": "),
-            _ => {
-                let class = match (token.starts_with('"'), rest.starts_with(':')) {
-                    (true, true) => "key",
-                    (true, false) => "string",
-                    (false, _) => "value",
-                };
-                self.html.push_str("<span class=\"");
-                self.html.push_str(class);
-                self.html.push_str("\">");
-                self.html.push_str(&escaped(token));
-                self.html.push_str("</span>");
-            }
-        }
-    }
-
-    fn line(&mut self) {
-        self.html.push('\n');
-        for _ in 0..self.depth.min(DEPTH_MAX) {
-            self.html.push_str("  ");
-        }
-    }
+fn mark(html: &mut String, class: &str, token: &str) {
+    html.extend(["<span class=\"", class, "\">", &escaped(token), "</span>"]);
 }
 
 #[cfg(test)]
