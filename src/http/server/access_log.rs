@@ -1,6 +1,6 @@
 //! The access log: a line for a share of the requests, once each is answered.
 //!
-//! It has no query, header or body, which may hold what is nobody's business.
+//! It has no query, header or body, and no path but its route's, which may hold what is nobody's business.
 
 use std::net::IpAddr;
 
@@ -20,7 +20,7 @@ pub(super) struct AccessLog {
 /// A request that gets a line.
 pub(super) struct LoggedRequest {
     method: Method,
-    path: String,
+    route: &'static str,
     client: IpAddr,
     watch: Stopwatch,
 }
@@ -31,17 +31,17 @@ impl AccessLog {
         Self { ratio }
     }
 
-    /// The request of a peer, if it gets a line.
+    /// The request of a peer for a route, if it gets a line.
     pub(super) fn begin<B>(
         self,
-        request: &Request<B>,
+        (request, route): (&Request<B>, &'static str),
         peer: IpAddr,
         trusted: &Networks,
     ) -> Option<LoggedRequest> {
         let is_chosen = self.ratio > 0.0 && rand::random::<f64>() < self.ratio;
         is_chosen.then(|| LoggedRequest {
             method: request.method().clone(),
-            path: request.uri().path().to_owned(),
+            route,
             client: client_ip::address(peer, request.headers(), trusted),
             watch: Stopwatch::start(),
         })
@@ -51,11 +51,11 @@ impl AccessLog {
 impl LoggedRequest {
     /// Logs that it is answered; its body may still be on its way.
     pub(super) fn log(self, status: StatusCode, trace_id: &TraceId) {
-        let Self { method, path, client, watch } = self;
+        let Self { method, route, client, watch } = self;
         tracing::info!(
             target: "hookgate::access",
             %method,
-            path,
+            route,
             status = status.as_u16(),
             duration_ms = watch.seconds() * 1_000.0,
             %client,

@@ -81,7 +81,7 @@ impl Api {
         deadline.begin_request(request.method().is_safe());
         let counted = self.counters.labels(request.method(), request.uri().path());
         let trusted = &self.app.settings().trusted_proxies;
-        let logged = self.access_log.begin(&request, connection.peer, trusted);
+        let logged = self.access_log.begin((&request, counted.route), connection.peer, trusted);
         let malformed = malformed(&request, connection);
         let context =
             RequestContext::new(request.headers(), connection.peer, &self.app.subsystems().clock);

@@ -28,7 +28,7 @@ pub(super) struct RequestCounters {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct CountedRequest {
     method: &'static str,
-    route: &'static str,
+    pub(super) route: &'static str,
 }
 
 impl RequestCounters {
