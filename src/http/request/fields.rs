@@ -16,6 +16,9 @@ pub(in crate::http) trait JsonFields: Sized {
 
 /// A struct whose fields are read from a query string.
 pub(in crate::http) trait QueryFields: Sized {
+    /// The parameters' identifiers, such as `r#type`.
+    const IDENTS: &'static [&'static str];
+
     /// Takes the parameters from `query`, which notes every fault.
     fn read(query: &mut Query) -> Self;
 
@@ -103,6 +106,8 @@ macro_rules! query_fields {
         }
 
         impl $crate::http::request::QueryFields for $name {
+            const IDENTS: &'static [&'static str] = &[$(stringify!($field)),*];
+
             fn read(query: &mut $crate::http::request::query::Query) -> Self {
                 Self { $($field: query.take(stringify!($field)),)* }
             }
@@ -119,6 +124,8 @@ pub(in crate::http) use query_fields;
 
 /// No parameters beside those of every list.
 impl QueryFields for () {
+    const IDENTS: &'static [&'static str] = &[];
+
     fn read(_: &mut Query) -> Self {}
 
     fn describe(_: &mut Vec<serde_json::Value>) {}

@@ -40,5 +40,6 @@ pub(super) use texts::{
     FailedStatus, Flag, Include, Label, Number, OnDuplicate, PageLimit, Text, WindowName,
 };
 pub(super) use values::{
-    Description, EndpointUrl, EventIds, ExpiresAt, LimitValue, Name, OwnScopes, TenantScopes, Whole,
+    Description, EndpointUrl, EventIds, ExpiresAt, LimitValue, Name, OwnScopes, TenantScopes,
+    Whole, wire_name,
 };

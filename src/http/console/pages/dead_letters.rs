@@ -2,7 +2,7 @@
 
 use axum::response::Response;
 
-use super::replays::SELECTING;
+use super::replays::selecting;
 use crate::api::dead_letters;
 use crate::api::views::DeadLetterReplay;
 use crate::domain::{DeadLetter, DeadLetterId, ErrorClass, Scope};
@@ -87,23 +87,25 @@ fn row(letter: &DeadLetter) -> Vec<Cell> {
 
 /// What is done to every dead letter that the filters name.
 fn together(visitor: &Visitor) -> Html {
-    let selecting = |button: Button| {
-        let chosen = SELECTING.iter().filter_map(|name| Some((*name, visitor.parameter(name)?)));
+    if visitor.parameter("replayed").is_some() {
+        let text = "Many dead letters are replayed or discarded by every filter but \"Replayed\". Set it to Either for that.";
+        return Panel::html("All together", vec![paragraph(text)]);
+    }
+    let selected = |button: Button| {
+        let chosen = selecting().filter_map(|name| Some((name, visitor.parameter(name)?)));
         chosen.fold(button, |button, (name, value)| button.with(name, value))
     };
     let csrf = visitor.csrf();
-    let is_filtered = SELECTING.iter().any(|name| visitor.parameter(name).is_some());
+    let is_filtered = selecting().any(|name| visitor.parameter(name).is_some());
     let whose =
         if is_filtered { "every dead letter that the filters name" } else { "every dead letter" };
     let replay = Button::new("Replay all", format!("{PATH}/replay"), &csrf);
     let discard = Button::new("Discard all", format!("{PATH}/discard"), &csrf);
     let parts = vec![
         paragraph(&format!("Acts on {whose}, not on this page alone, in the background.")),
-        selecting(replay.main()).html(),
-        selecting(
-            discard.danger(&format!("Deletes {whose} for good. Their deliveries stay dead.")),
-        )
-        .html(),
+        selected(replay.main()).html(),
+        selected(discard.danger(&format!("Deletes {whose} for good. Their deliveries stay dead.")))
+            .html(),
     ];
     Panel::html("All together", parts)
 }

@@ -10,18 +10,23 @@ use crate::domain::{
 use crate::http::console::failure::{ConsoleError, see_other};
 use crate::http::console::posted::{FormData, PostedForm, number, time};
 use crate::http::console::ui::{
-    Button, Cell, ConsolePage, DataTable, FactList, Html, Tone, grouped,
+    Button, Cell, ConsolePage, DataTable, FactList, Html, Tone, changing, grouped,
 };
 use crate::http::console::visitor::Visitor;
 use crate::http::extract::Id;
+use crate::http::request::{QueryFields, wire_name};
+use crate::http::routes::dead_letters::DeadLetterQuery;
 use crate::http::routes::replays::DeadLetterSelection;
 
 const PATH: &str = "/console/replays";
-/// The filters of dead letters that also select what is done to many at once.
-pub(super) const SELECTING: [&str; 7] =
-    ["endpoint_id", "reason", "type", "since", "until", "error_class", "status_code"];
 /// Replays below the dead letters.
 const SHOWN: u32 = 5;
+
+/// The filters of dead letters, all of which select what is done to many at once. What has a filter that the rules of
+/// that do not know is refused by them.
+pub(super) fn selecting() -> impl Iterator<Item = &'static str> {
+    DeadLetterQuery::IDENTS.iter().map(|ident| wire_name(ident))
+}
 
 /// The latest replays, as a table.
 pub(super) async fn latest(visitor: &Visitor) -> Result<Html, ConsoleError> {
@@ -85,8 +90,7 @@ pub(in crate::http::console) async fn one(
         .with_some("Detail", Cell::maybe(replay.detail.as_deref()))
         .with("Begun", Cell::time(replay.created_at))
         .with_some("Finished", Cell::maybe_time(replay.finished_at));
-    let facts = facts.refreshed("progress", visitor.here(), is_running);
-    Ok(page.section(facts.html()))
+    Ok(page.section(changing(&visitor.here(), is_running, vec![facts.html()])))
 }
 
 /// The dead letters that a form selects.
@@ -96,7 +100,7 @@ fn selection(visitor: &Visitor, form: &FormData) -> Result<DeadLetterFilter, Con
         "since" | "until" => Value::from(time(text)),
         _ => Value::from(text),
     };
-    let named = SELECTING.iter().filter_map(|name| Some((*name, form.some(name)?)));
+    let named = selecting().filter_map(|name| Some((name, form.some(name)?)));
     let body: Map<String, Value> =
         named.map(|(name, text)| (name.to_owned(), value(name, text))).collect();
     let selection: DeadLetterSelection = FormData::fields(visitor, body)?;
