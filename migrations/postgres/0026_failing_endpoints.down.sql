@@ -1,1 +1,2 @@
+DROP INDEX endpoints_failing_by_org;
 DROP INDEX endpoints_failing;

@@ -49,6 +49,18 @@ pub async fn list(
     Ok(subsystems.store.endpoints(org, page).await?)
 }
 
+/// An organisation's endpoints that fail or are disabled, at most so many; those that fail first, and the longest ago.
+///
+/// # Errors
+/// When the store fails.
+pub async fn failing_or_disabled(
+    subsystems: &Subsystems,
+    org: OrgId,
+    limit: u32,
+) -> Result<Vec<Endpoint>, Refusal> {
+    Ok(subsystems.store.failing_or_disabled_endpoints(org, limit).await?)
+}
+
 /// One endpoint.
 ///
 /// # Errors

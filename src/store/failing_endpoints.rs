@@ -1,9 +1,27 @@
 //! Endpoints that fail, of all organisations: for operators, who see whose receivers are down.
 
+use super::endpoints::COLUMNS;
 use super::engine::{Row, args};
 use super::page::{ListBounds, OrderSql};
-use super::{Result, System};
-use crate::domain::{Endpoint, FailingEndpoint, ListOrder, Page, PageRequest};
+use super::{Result, Store, System, endpoints};
+use crate::domain::{Endpoint, FailingEndpoint, ListOrder, OrgId, Page, PageRequest};
+
+impl Store {
+    /// Those of an organisation that fail or are disabled, at most so many; those that fail first, and the longest ago.
+    pub async fn failing_or_disabled_endpoints(
+        &self,
+        org: OrgId,
+        limit: u32,
+    ) -> Result<Vec<Endpoint>> {
+        let sql = format!(
+            "SELECT {COLUMNS} FROM endpoints
+             WHERE org_id = $1 AND removed_at IS NULL
+               AND (failing_since IS NOT NULL OR disabled_reason IS NOT NULL)
+             ORDER BY failing_since NULLS LAST, id LIMIT $2"
+        );
+        self.engine.list(sql, args![org, limit], |row| endpoints::read(row, &self.keyring)).await
+    }
+}
 
 impl System<'_> {
     /// The endpoints that fail, by the time since when they do. One that works again, or is removed, leaves the list.

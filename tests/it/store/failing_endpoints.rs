@@ -8,6 +8,7 @@ use super::{Subject, on_both};
 
 on_both!(
     endpoints_that_fail_are_listed_in_both_orders_by_their_index,
+    endpoints_of_one_organisation_that_fail_or_are_disabled_are_found_by_an_index,
     servers_are_listed_with_their_last_heartbeat,
 );
 
@@ -53,6 +54,39 @@ async fn endpoints_that_fail_are_listed_in_both_orders_by_their_index(subject: &
         // PostgreSQL walks a table of a dozen rows whatever its indexes are.
         for plan in plans.take() {
             assert!(plan.contains("endpoints_failing") && !plan.contains("TEMP B-TREE"), "{plan}");
+        }
+    }
+}
+
+async fn endpoints_of_one_organisation_that_fail_or_are_disabled_are_found_by_an_index(
+    subject: &Subject,
+) {
+    let (org, other) = (add_org(subject).await, add_org(subject).await);
+    let mut ids = Vec::new();
+    for (org, since, disabled) in [
+        (org, None, true),
+        (org, Some(20), false),
+        (org, None, false),
+        (org, Some(10), true),
+        (other, Some(5), false),
+    ] {
+        let endpoint = Endpoint {
+            failing_since: since.map(at),
+            disabled_reason: disabled.then(|| "gone".to_owned()),
+            ..some_endpoint(org, "*")
+        };
+        subject.store.insert_endpoint(org, &endpoint, &Actor::CLI).await.unwrap().unwrap();
+        ids.push(endpoint.id);
+    }
+    let (store, plans) = subject.store.recording_plans();
+    for (limit, expected) in [(10, &[ids[3], ids[1], ids[0]][..]), (1, &[ids[3]])] {
+        let found = store.failing_or_disabled_endpoints(org, limit).await.unwrap();
+        let found: Vec<_> = found.iter().map(|endpoint| endpoint.id).collect();
+        assert_eq!(found, expected);
+    }
+    if !subject.is_postgres() {
+        for plan in plans.take() {
+            assert!(plan.contains("endpoints_failing_by_org"), "{plan}");
         }
     }
 }
