@@ -31,6 +31,11 @@ pub(super) struct EntityTag(pub(super) Revision);
 pub(super) struct IfMatch(Precondition);
 
 impl IfMatch {
+    /// The tag that a form was made from.
+    pub(super) fn of_form(revision: &str) -> Self {
+        Self(Precondition::OneOf(vec![Revision::from_text(revision)]))
+    }
+
     /// The subsystems for a change of a resource that is in this state now.
     ///
     /// # Errors

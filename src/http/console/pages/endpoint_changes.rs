@@ -17,12 +17,18 @@ use crate::http::console::failure::{ConsoleError, faults, see_other, sentence};
 use crate::http::console::posted::{FormData, PostedForm, number, text, time};
 use crate::http::console::ui::{Button, Cell, CodeBlock, ConsolePage, FactList, Panel, paragraph};
 use crate::http::console::visitor::Visitor;
+use crate::http::entity_tag::IfMatch;
 use crate::http::error::ApiError;
 use crate::http::extract::Id;
 use crate::http::routes::endpoint_secrets::SecretRotation;
 use crate::http::routes::endpoint_test;
 use crate::http::routes::endpoints::{DISABLED_BY_OWNER, EndpointBody, EndpointPatch};
 use crate::http::routes::replays::EndpointReplay;
+use crate::store::StoreError;
+
+/// What is said to whom somebody else was quicker.
+const CHANGED_MEANWHILE: &str = "Nothing was saved: the endpoint was changed meanwhile. Below is what you wrote. Saving it again replaces what is \
+                                 there now.";
 
 /// `GET /console/endpoints/new`.
 pub(in crate::http::console) async fn new(visitor: Visitor) -> Result<ConsolePage, ConsoleError> {
@@ -118,7 +124,8 @@ pub(in crate::http::console) async fn edit(
     let (org, _) = visitor.change(Scope::EndpointsManage)?;
     let endpoint = endpoints::one(visitor.app.reads(), org, id).await?;
     let detail = endpoints::detail(visitor.app.reads(), &endpoint).await?;
-    edit_page(&visitor, &endpoint, &Values::of(&detail), &[]).await
+    let values = Values::of(&detail, endpoint.revision().to_string());
+    edit_page(&visitor, &endpoint, &values, &[]).await
 }
 
 async fn edit_page(
@@ -148,9 +155,20 @@ pub(in crate::http::console) async fn change(
     let changed = async {
         let patch: EndpointPatch = FormData::fields(&visitor, values.body(false))?;
         let change = EndpointChange::from(patch);
-        Ok(endpoints::change(visitor.app.subsystems(), org, id, &change, &by).await?)
+        let subsystems = visitor.app.subsystems();
+        let subsystems = match values.revision.as_str() {
+            "" => subsystems.clone(),
+            revision => IfMatch::of_form(revision).allow(subsystems, &endpoint.revision())?,
+        };
+        Ok(endpoints::change(&subsystems, org, id, &change, &by).await?)
     };
     match changed.await {
+        Err(ConsoleError::Api(ApiError::Store(StoreError::Changed))) => {
+            let now = endpoints::one(visitor.app.subsystems(), org, id).await?;
+            values.revision = now.revision().to_string();
+            let page = edit_page(&visitor, &now, &values, &[]).await?.lead(CHANGED_MEANWHILE);
+            Ok(page.status(StatusCode::PRECONDITION_FAILED).into_response())
+        }
         Ok(_) => Ok(see_other(&format!("{PATH}/{id}?done=saved"))),
         Err(error) => {
             let faults = faults(error)?;

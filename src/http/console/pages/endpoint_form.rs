@@ -24,6 +24,11 @@ pub(super) struct Values {
     event_types: Vec<String>,
     signature: String,
     headers: String,
+    /// The headers cannot be read, and stay unless others are written.
+    keeps_headers: bool,
+    format: String,
+    /// The state of the endpoint that the form was made from.
+    pub(super) revision: String,
     max_concurrency: String,
     rate_limit_per_second: String,
     retry_schedule: String,
@@ -50,6 +55,9 @@ impl Values {
             event_types: form.all("event_types").chain(written).map(str::to_owned).collect(),
             signature: own("signature"),
             headers: own("headers"),
+            keeps_headers: form.is_on("keeps_headers"),
+            format: own("format"),
+            revision: own("revision"),
             max_concurrency: own("max_concurrency"),
             rate_limit_per_second: own("rate_limit_per_second"),
             retry_schedule: own("retry_schedule"),
@@ -60,7 +68,7 @@ impl Values {
     }
 
     /// Those of an endpoint.
-    pub(super) fn of(detail: &EndpointDetail) -> Self {
+    pub(super) fn of(detail: &EndpointDetail, revision: String) -> Self {
         let EndpointDetail { endpoint: view, headers, .. } = detail;
         let number =
             |number: Option<u32>| number.map(|number| number.to_string()).unwrap_or_default();
@@ -73,6 +81,9 @@ impl Values {
             event_types: split(&view.event_types),
             signature: String::new(),
             headers: lines.collect(),
+            keeps_headers: headers.is_none(),
+            format: view.format.map_or("", Into::into).to_owned(),
+            revision,
             max_concurrency: number(view.policy.max_concurrency),
             rate_limit_per_second: number(view.policy.rate_limit_per_second),
             retry_schedule: match schedule.as_deref() {
@@ -105,7 +116,12 @@ impl Values {
             set("max_receives", numbers(&self.max_receives));
         } else {
             set("url", json!(self.url));
-            set("headers", headers(&self.headers));
+            if !self.keeps_headers || !self.headers.is_empty() {
+                set("headers", headers(&self.headers));
+            }
+            if !self.format.is_empty() {
+                set("format", json!(self.format));
+            }
             set("max_concurrency", numbers(&self.max_concurrency));
             set("rate_limit_per_second", numbers(&self.rate_limit_per_second));
             set("retry_schedule", schedule(&self.retry_schedule));
@@ -159,7 +175,9 @@ impl Values {
         let ordered = FormField::new("ordered", "Deliver in order", FieldKind::Check);
         let ordered = ordered.hint("One at a time, in the order in which events were accepted. A failing one holds up the others.");
         form = form.field(ordered.value(if self.ordered { "true" } else { "" }));
-        Ok(form.field(FormField::new("kind", "", FieldKind::Hidden).value(&*self.kind)))
+        let hidden = |name, value: &str| FormField::new(name, "", FieldKind::Hidden).value(value);
+        form = form.field(hidden("kind", &self.kind)).field(hidden("revision", &self.revision));
+        Ok(if self.keeps_headers { form.field(hidden("keeps_headers", "true")) } else { form })
     }
 
     fn webhook(&self, form: ConsoleForm, is_new: bool) -> ConsoleForm {
@@ -174,9 +192,18 @@ impl Values {
         }
         let headers =
             FormField::new("headers", "Custom headers", FieldKind::Area).value(&*self.headers);
+        let hint = if self.keeps_headers {
+            "They cannot be decrypted now, and stay as they are. What is written here takes their place."
+        } else {
+            "One a line, as in: Authorization: Bearer abc"
+        };
+        let formats = [("standard", "Standard Webhooks"), ("cloudevents", "CloudEvents")];
+        let formats = formats.map(|(value, label)| (value.to_owned(), label.to_owned()));
+        let format = FormField::new("format", "Format", FieldKind::Select(formats.to_vec()));
         let schedule =
             FormField::line("retry_schedule", "Retry schedule").value(&*self.retry_schedule);
-        form.field(headers.hint("One a line, as in: Authorization: Bearer abc"))
+        form.field(format.value(&*self.format))
+            .field(headers.hint(hint))
             .field(schedule.hint("The waits between attempts, such as 5s, 5m, 2h. Nothing follows the server; none means no retries."))
             .field(
                 FormField::new("rate_limit_per_second", "Attempts per second at most", FieldKind::Input("number"))
@@ -244,5 +271,10 @@ mod tests {
         let body = values.body(true);
         assert_eq!((&body["max_concurrency"], &body["kind"]), (&json!(7), &json!("webhook")));
         assert_eq!(body["rate_limit_per_second"], Value::Null);
+        assert_eq!((&body["headers"], body.get("format")), (&json!({}), None));
+        let unread = Values { keeps_headers: true, ..Values::default() };
+        assert_eq!(unread.body(false).get("headers"), None);
+        let written = Values { headers: "a: b".to_owned(), ..unread };
+        assert_eq!(written.body(false)["headers"], json!({"a": "b"}));
     }
 }
