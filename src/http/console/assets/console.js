@@ -53,7 +53,20 @@
       if (last) url.searchParams.set("after", last);
       source = new EventSource(url);
       source.onopen = () => { state.textContent = "Live"; };
-      source.onerror = () => { state.textContent = "Reconnecting…"; };
+      source.onerror = () => {
+        if (source.readyState !== EventSource.CLOSED) {
+          state.textContent = "Reconnecting…";
+          return;
+        }
+        // The browser does not try again: the server refused, mostly because the session has ended.
+        source = null;
+        state.textContent = "The server has ended the live tail. Resume, or load the page again to sign in.";
+        pause.textContent = "Resume";
+      };
+      source.addEventListener("reset", (message) => {
+        last = message.lastEventId || last;
+        state.textContent = "Live. Changes before now are no longer kept; the lists have them.";
+      });
       source.onmessage = (message) => {
         last = message.lastEventId || last;
         const part = document.createElement("template");
@@ -82,5 +95,4 @@
   prepare(document);
   document.querySelectorAll("[data-stream]").forEach(follow);
   document.addEventListener("htmx:after:swap", () => prepare(document));
-  document.addEventListener("htmx:afterSwap", () => prepare(document));
 })();
