@@ -199,12 +199,12 @@ impl Store {
 }
 
 impl System<'_> {
-    /// The organisations whose names have this text in them, in any case, or whose id it is.
+    /// The organisations whose names have this text in them, in any case (on SQLite, of ASCII letters), or whose id it is.
     pub async fn orgs_named(self, text: &str, page: PageRequest) -> Result<Page<Org>> {
         let escaped = text.replace('\\', "\\\\").replace('%', "\\%").replace('_', "\\_");
-        let (pattern, id) = (format!("%{}%", escaped.to_lowercase()), text.parse::<OrgId>().ok());
+        let (pattern, id) = (format!("%{escaped}%"), text.parse::<OrgId>().ok());
         let sql = format!(
-            "SELECT {COLUMNS} FROM orgs WHERE (lower(name) LIKE $4 ESCAPE '\\' OR id = $5)"
+            "SELECT {COLUMNS} FROM orgs WHERE (lower(name) LIKE lower($4) ESCAPE '\\' OR id = $5)"
         );
         self.0.page(page, "created_at", sql, args![pattern, id], read).await
     }
