@@ -21,12 +21,16 @@ fn generate() -> Result<SessionToken, AuthError> {
 }
 
 impl Authenticator {
-    /// Opens a session of the console.
+    /// Opens a session of the console. `None` when the key was rotated: a session would end at once.
     ///
     /// # Errors
     /// When the store does not take it.
-    pub async fn open_session(&self, key: ApiKeyId) -> Result<SessionToken, AuthError> {
+    pub async fn open_session(&self, key: ApiKeyId) -> Result<Option<SessionToken>, AuthError> {
         let inner = self.inner();
+        let record = inner.store.system().key(key).await?;
+        if record.is_none_or(|record| record.replaced_by.is_some()) {
+            return Ok(None);
+        }
         let (token, now) = (generate()?, inner.clock.now());
         let kind = SessionKind::Console;
         let session = ConsoleSession::new(key, kind, now, ConsoleSession::LASTS);
@@ -34,7 +38,7 @@ impl Authenticator {
             // Others have ended.
             inner.keys.invalidate(key);
         }
-        Ok(token)
+        Ok(Some(token))
     }
 
     /// Opens the session of a link, which then is used up. `None` when the token is no link, or the link was used or has
@@ -62,7 +66,8 @@ impl Authenticator {
         Ok(opened.map(|_| token))
     }
 
-    /// The session of a token; `None` if it has ended, or there never was one.
+    /// The session of a token; `None` if it has ended, or there never was one. It ends when it is not used for a while,
+    /// which `is_use` puts off: what a page asks for by itself does not.
     ///
     /// # Errors
     /// When the caller has presented too many wrong tokens, or the session is not known here and the store does not
@@ -71,6 +76,7 @@ impl Authenticator {
         &self,
         token: &SessionToken,
         client: IpAddr,
+        is_use: bool,
     ) -> Result<Option<Arc<OpenSession>>, AuthError> {
         let (inner, hash) = (self.inner(), token.hash());
         let known = inner.sessions.open.get(&hash).filter(|known| inner.is_current(known));
@@ -91,7 +97,9 @@ impl Authenticator {
             inner.sessions.open.invalidate(&hash);
             return Ok(None);
         };
-        inner.use_session(&session, now).await;
+        if is_use {
+            inner.use_session(&session, now).await;
+        }
         Ok(Some(session))
     }
 
@@ -128,12 +136,12 @@ impl Authenticator {
         enters: bool,
         by: &Actor,
     ) -> Result<(), AuthError> {
-        let inner = self.inner();
+        let (inner, key) = (self.inner(), session.session.key_id);
         let viewed_org = enters.then_some(org);
         let grants = SessionGrants { viewed_org };
         let viewed = (&grants, org);
-        inner.store.system().view_org(&session.hash, viewed, by, inner.clock.now()).await?;
-        inner.sessions.open.invalidate(&session.hash);
+        inner.store.system().view_org((&session.hash, key), viewed, by, inner.clock.now()).await?;
+        inner.keys.invalidate(key);
         Ok(())
     }
 }

@@ -77,19 +77,19 @@ struct Stream<F> {
     _permit: StreamPermit,
 }
 
-/// Answers with the changes behind `after`, or from now on.
+/// Answers with the changes of an organisation behind `after`, or from now on. What the stream takes is its owner's.
 ///
 /// # Errors
 /// When too many streams are open or answers in flight, or the store fails.
 pub(super) async fn answer<F: FollowsChanges>(
     app: AppState,
-    (org, reader): (OrgId, F::Reader),
+    (org, owner, reader): (OrgId, Owner, F::Reader),
     caller: F,
     deadline: RequestDeadline,
     (filter, after): (ChangeFilter, Option<ChangeCursor>),
 ) -> Result<Response, ApiError> {
-    let permit = charges::open_stream(&app, Owner::Org(org))?;
-    let held = held_answer::reserve(&app, Owner::Org(org), STEP_BYTES)?;
+    let permit = charges::open_stream(&app, owner)?;
+    let held = held_answer::reserve(&app, owner, STEP_BYTES)?;
     let (follower, missed) = ChangeFollower::begin(app.reads(), org, filter, after).await?;
     drop(reader);
     let id = follower.cursor();

@@ -121,17 +121,21 @@ impl System<'_> {
         Ok(ended)
     }
 
-    /// Has an operator's session look into an organisation, or out of it again, which the audit log records.
+    /// Has an operator's session look into an organisation, or out of it again, which the audit log records, and has
+    /// every server read the key's sessions again. Does nothing when the session has ended.
     pub async fn view_org(
         self,
-        hash: &SessionHash,
+        (hash, key): (&SessionHash, ApiKeyId),
         (grants, org): (&SessionGrants, OrgId),
         by: &Actor,
         now: Timestamp,
     ) -> Result<()> {
         let mut tx = self.0.engine.begin().await?;
         let sql = "UPDATE console_sessions SET grants = $2 WHERE token_hash = $1";
-        tx.execute(sql, args![&hash[..], text(grants)?]).await?;
+        if tx.execute(sql, args![&hash[..], text(grants)?]).await? == 0 {
+            return tx.rollback().await;
+        }
+        touch_key(&mut tx, key, now).await?;
         let changes = json!({ "viewed": grants.viewed_org.is_some() });
         let record = AuditRecord::new(org, "org.view", org.uuid(), changes);
         audit::commit(tx, &record, by, now).await

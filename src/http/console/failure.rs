@@ -5,7 +5,7 @@ use axum::http::header::{CONTENT_TYPE, WWW_AUTHENTICATE};
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 
-use super::around;
+use super::response_headers;
 use super::ui::{Button, Html, Panel, escaped, paragraph, plain_page};
 use crate::auth::AuthError;
 use crate::domain::TraceId;
@@ -79,7 +79,7 @@ pub(in crate::http) fn page(error: &ApiError, trace_id: &TraceId) -> Response {
     let headers = response.headers_mut();
     headers.remove(WWW_AUTHENTICATE);
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8"));
-    around::secure(headers);
+    response_headers::secure(headers);
     response
 }
 

@@ -7,7 +7,7 @@
 //!
 //! # Operation
 //! ```text
-//! table: every page with what it needs ── around: headers, compression
+//! table: every page with what it needs ── response_headers: headers, compression
 //!    └─ Visitor (GET) or PostedForm (POST): session, limits, for changes origin and token
 //!          └─ page: a use case of `api`, as the API's own routes call it ── ui: the parts of a page
 //! ```
@@ -22,7 +22,6 @@
 //! **Invariant:** nothing here calls the store. A change is made by `POST` alone, from a page of this server, with the
 //! token of its session. No page has a script or style in it, or asks another host for anything.
 
-mod around;
 mod assets;
 mod cookie;
 mod explain;
@@ -33,6 +32,7 @@ mod lists;
 mod navigation;
 mod pages;
 mod posted;
+mod response_headers;
 mod table;
 mod ui;
 mod visitor;
@@ -46,7 +46,7 @@ pub use table::{ConsoleNeeds, ConsoleRoute, console_table};
 
 /// The router of every page.
 pub(super) fn router() -> Router<AppState> {
-    table::router().layer(axum::middleware::from_fn(around::answer))
+    table::router().layer(axum::middleware::from_fn(response_headers::answer))
 }
 
 /// Whether a path is the console's, so that its errors are pages.

@@ -8,12 +8,12 @@ const TENANT: [(&str, &str, Scope); 10] = [
     ("/console", "Overview", Scope::EventsRead),
     ("/console/events", "Events", Scope::EventsRead),
     ("/console/live", "Live", Scope::EventsRead),
-    ("/console/endpoints", "Endpoints", Scope::EndpointsManage),
+    ("/console/endpoints", "Endpoints", Scope::EndpointsRead),
     ("/console/deliveries", "Deliveries", Scope::EventsRead),
     ("/console/dead-letters", "Dead letters", Scope::EventsRead),
     ("/console/accounts", "Accounts", Scope::EventsRead),
-    ("/console/keys", "Keys", Scope::KeysManage),
-    ("/console/audit", "Audit log", Scope::KeysManage),
+    ("/console/keys", "Keys", Scope::KeysRead),
+    ("/console/audit", "Audit log", Scope::KeysRead),
     ("/console/samples", "Code samples", Scope::EventsRead),
 ];
 

@@ -53,6 +53,8 @@ const MANAGE: ConsoleNeeds = ConsoleNeeds::Tenant(Scope::EndpointsManage);
 const READ_ALL: ConsoleNeeds = ConsoleNeeds::Operator(Scope::OperatorRead);
 const CHANGE_ALL: ConsoleNeeds = ConsoleNeeds::Operator(Scope::OperatorWrite);
 const KEYS: ConsoleNeeds = ConsoleNeeds::Tenant(Scope::KeysManage);
+const READ_ENDPOINTS: ConsoleNeeds = ConsoleNeeds::Tenant(Scope::EndpointsRead);
+const READ_KEYS: ConsoleNeeds = ConsoleNeeds::Tenant(Scope::KeysRead);
 
 /// The one place where pages are added.
 fn table() -> PageTable {
@@ -68,6 +70,7 @@ fn sessions(table: PageTable) -> PageTable {
         .get(Nothing, "/console/sign-in", sign_in::form)
         .post(Nothing, "/console/sign-in", sign_in::submit)
         .get(Nothing, "/console/link/{token}", sign_in::link)
+        .post(Nothing, "/console/link/{token}", sign_in::use_link)
         .post(Session, "/console/sign-out", sign_in::sign_out)
         .get(Session, "/console/session", session::show)
         .post(Session, "/console/sign-out-everywhere", session::sign_out_everywhere)
@@ -80,10 +83,10 @@ fn reading(table: PageTable) -> PageTable {
         .get(READ, "/console/events/{id}", events::one)
         .get(READ, "/console/live", live::show)
         .get(READ, "/console/live/stream", live::stream)
-        .get(MANAGE, "/console/endpoints", endpoints::list)
+        .get(READ_ENDPOINTS, "/console/endpoints", endpoints::list)
         .get(MANAGE, "/console/endpoints/new", endpoint_changes::new)
         .get(MANAGE, "/console/endpoints/check-url", endpoint_changes::check_url)
-        .get(MANAGE, "/console/endpoints/{id}", endpoints::one)
+        .get(READ_ENDPOINTS, "/console/endpoints/{id}", endpoints::one)
         .get(MANAGE, "/console/endpoints/{id}/edit", endpoint_changes::edit)
         .get(READ, "/console/deliveries", deliveries::list)
         .get(READ, "/console/deliveries/{id}", deliveries::one)
@@ -92,10 +95,10 @@ fn reading(table: PageTable) -> PageTable {
         .get(READ, "/console/replays/{id}", replays::one)
         .get(READ, "/console/accounts", accounts::list)
         .get(READ, "/console/accounts/summary", accounts::one)
-        .get(KEYS, "/console/keys", keys::list)
+        .get(READ_KEYS, "/console/keys", keys::list)
         .get(KEYS, "/console/keys/new", keys::new)
-        .get(KEYS, "/console/keys/{id}", keys::one)
-        .get(KEYS, "/console/audit", audit::list)
+        .get(READ_KEYS, "/console/keys/{id}", keys::one)
+        .get(READ_KEYS, "/console/audit", audit::list)
         .get(READ, "/console/samples", samples::show)
 }
 

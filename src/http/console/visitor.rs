@@ -8,8 +8,9 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 use axum::extract::FromRequestParts;
+use axum::http::header::ACCEPT;
 use axum::http::request::Parts;
-use axum::http::{HeaderName, HeaderValue};
+use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use axum::response::{IntoResponse, Response};
 use url::form_urlencoded;
 
@@ -38,7 +39,7 @@ const REFRESH: HeaderName = HeaderName::from_static("refresh");
 const NEXT_BYTES_MAX: usize = 2048;
 /// What an operator sees of the organisation that they look into.
 const VIEWED: Scopes =
-    Scopes::of(Scope::EventsRead).with(Scope::EndpointsManage).with(Scope::KeysManage);
+    Scopes::of(Scope::EventsRead).with(Scope::EndpointsRead).with(Scope::KeysRead);
 
 /// Somebody with a session.
 pub(super) struct Visitor {
@@ -68,10 +69,21 @@ pub(super) fn org_of(open: &OpenSession, scope: Scope) -> Result<OrgId, ConsoleE
     match (principal.role, viewed) {
         (Role::Tenant(org), _) if principal.scopes.include(Scopes::of(scope)) => Ok(org),
         (Role::Tenant(_), _) => Err(ApiError::ScopeRequired(Scopes::of(scope)).into()),
+        (Role::Operator, Some(_))
+            if !principal.scopes.include(Scopes::of(Scope::OperatorImpersonate)) =>
+        {
+            Err(ApiError::ScopeRequired(Scopes::of(Scope::OperatorImpersonate)).into())
+        }
         (Role::Operator, Some(org)) if VIEWED.include(Scopes::of(scope)) => Ok(org),
         (Role::Operator, Some(_)) => Err(ConsoleError::READ_ONLY),
         (Role::Operator, None) => Err(ApiError::TenantKeyRequired.into()),
     }
+}
+
+/// Whether somebody asks for something, and not a page that is read again by itself.
+fn is_use(headers: &HeaderMap) -> bool {
+    let is_stream = headers.get(ACCEPT).is_some_and(|kind| kind == "text/event-stream");
+    !is_stream && !headers.contains_key(&HX_REQUEST)
 }
 
 /// Finds the session of a request.
@@ -86,7 +98,8 @@ pub(super) async fn find(
     let address = client_ip::address(peer, &parts.headers, &app.settings().trusted_proxies);
     let transport = Transport::of(app, &parts.headers, peer);
     let Some(token) = transport.token(&parts.headers) else { return Ok(None) };
-    let Some(open) = app.authenticator.session(&token, address).await? else { return Ok(None) };
+    let found = app.authenticator.session(&token, address, is_use(&parts.headers)).await?;
+    let Some(open) = found else { return Ok(None) };
     if let Some(answer) = parts.extensions.get::<AnswerOwner>() {
         answer.set(Owner::of(&open.principal));
     }
@@ -318,6 +331,16 @@ pub(super) fn is_own_path(path: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn pages_that_are_left_open_do_not_use_the_session() {
+        let headers = |name: HeaderName, value| {
+            HeaderMap::from_iter([(name, HeaderValue::from_static(value))])
+        };
+        assert!(is_use(&HeaderMap::new()) && is_use(&headers(ACCEPT, "text/html")));
+        assert!(!is_use(&headers(HX_REQUEST, "true")));
+        assert!(!is_use(&headers(ACCEPT, "text/event-stream")));
+    }
 
     #[test]
     fn nobody_is_sent_to_another_site() {

@@ -5,6 +5,7 @@ use schemars::JsonSchema;
 
 use crate::api::changes::{Change, ChangeFilter};
 use crate::domain::{ChangeKind, EventTypeFilter};
+use crate::http::byte_budget::Owner;
 use crate::http::change_stream;
 use crate::http::error::ApiError;
 use crate::http::extract::{EventsRead, Scoped};
@@ -57,6 +58,6 @@ pub(in crate::http) async fn follow(
     let StreamQuery { kind, r#type, include } = query;
     let kinds = kind.map_or_else(|| ChangeKind::ALL.to_vec(), |kind| vec![kind]);
     let filter = ChangeFilter { kinds, event_type: r#type, with_payloads: include.is_some() };
-    let reader = (tenant.org_id, tenant);
+    let reader = (tenant.org_id, Owner::Org(tenant.org_id), tenant);
     change_stream::answer(app, reader, caller, deadline, (filter, after)).await.map(Into::into)
 }

@@ -26,6 +26,13 @@ async fn organisations_are_found_limited_suspended_and_deleted() {
             .await
             .shows("Acme &amp; Sons")
             .hides("First organisation</a>");
+        let long = "a".repeat(129);
+        let refused = browser.get(&format!("/console/orgs?name={long}")).await;
+        refused.expect(422);
+        refused.shows("must be at most 128 bytes").hides("First organisation</a>");
+        let umlaut = json!({"name": "ÄRZTE"}).to_string();
+        console.api(Method::POST, "/api/admin/orgs", &console.operator, &umlaut).await;
+        browser.get("/console/orgs?name=%C3%84rzte").await.shows("ÄRZTE</a>");
         browser.get("/console/orgs?name=100%25").await.shows("Acme &amp; Sons");
         browser.get("/console/orgs?name=%25%25").await.shows("No organisation matches");
         let id = path.rsplit('/').next().unwrap().to_owned();

@@ -68,6 +68,12 @@ async fn session_ends_with_its_key_and_by_signing_out_everywhere() {
         let grace = r#"{"grace_seconds":600}"#;
         let successor = console.api(Method::POST, &rotate, &operator, grace).await;
         assert_eq!(second.get("/console").await.path, "/console/sign-in", "rotated");
+        // In its grace period the old key works for the API, and opens no session.
+        let own = console.api(Method::GET, "/api/org", &console.key, "").await;
+        assert_eq!(own["id"], org);
+        let refused = second.post("/console/sign-in", &[("key", &console.key)]).await;
+        refused.shows("This key was rotated");
+        assert_eq!((refused.status, refused.header("set-cookie")), (422, ""));
 
         let successor_key = successor["key"].as_str().unwrap();
         second.sign_in(successor_key).await;
@@ -81,23 +87,32 @@ async fn session_ends_with_its_key_and_by_signing_out_everywhere() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn first_link_opens_the_console_once() {
-    for console in each_store(&[]).await {
+    for console in each_store(&[("ACCESS_LOG_RATIO", "1")]).await {
         let shown = fs::read_dir(console.data_dir()).unwrap();
         let texts = shown.filter_map(|entry| fs::read_to_string(entry.unwrap().path()).ok());
         let text = texts.into_iter().find(|text| text.contains("/console/link/")).unwrap();
         let link = text.lines().find(|line| line.contains("/console/link/")).unwrap().trim();
         let path = &link[link.find("/console").unwrap()..];
         let mut browser = console.browser();
-        let opened = browser.get(path).await;
-        opened.shows("You are signed in");
-        assert_eq!(opened.header("refresh"), "0; url=/console");
-        assert_eq!(browser.get("/console").await.expect(200).matches("<h1>Overview").count(), 1);
+        // Looking at it does not use it, and another site does not either.
+        for method in [Method::HEAD, Method::GET] {
+            let seen = browser.load(method, path, None).await;
+            assert_eq!((seen.status, &browser.cookie), (200, &None));
+        }
+        browser.headers = vec![("origin", "https://evil.example".to_owned())];
+        assert_eq!(browser.post_only(path, &[]).await.status, 403);
+        browser.headers.clear();
+        let opened = browser.post(path, &[]).await;
+        assert_eq!((opened.status, opened.path.as_str()), (200, "/console"));
+        opened.shows("<h1>Overview");
         let mut other = console.browser();
-        let again = other.get(path).await;
+        let again = other.post(path, &[]).await;
         again.shows("was used already");
         assert_eq!((again.status, &other.cookie), (404, &None));
+        let token = path.rsplit('/').next().unwrap();
         let log = console.server.stop().await;
-        assert!(log.iter().all(|line| !line.contains("/console/link/")), "{log:#?}");
+        assert!(log.iter().any(|line| line.contains("/console/link/{token}")), "{log:#?}");
+        assert!(log.iter().all(|line| !line.contains(token)), "{log:#?}");
     }
 }
 
@@ -128,14 +143,18 @@ async fn forged_changes_are_refused() {
     let console = Console::start(&[("WRITE_RATE_LIMIT_PER_MINUTE", "1000000")]).await;
     let mut browser = console.signed_in(&console.key).await;
     let mut other = console.signed_in(&console.operator).await;
-    let foreign_token =
-        other.get("/console").await.between("name=\"csrf\" value=\"", "\"").to_owned();
-    let own_token =
-        browser.get("/console").await.between("name=\"csrf\" value=\"", "\"").to_owned();
+    let token = "name=\"csrf\" value=\"";
+    let of_operator = other.get("/console").await.between(token, "\"").to_owned();
+    let of_tenant = browser.get("/console").await.between(token, "\"").to_owned();
     let changes = console_table().into_iter().filter(|page| page.method == Method::POST);
     for change in changes.filter(|page| page.needs != ConsoleNeeds::Nothing) {
         let path = change.path.replace("{id}", "0190b5a7-0000-7000-8000-000000000000");
-        for token in ["", "x", &foreign_token] {
+        // By whom it would be let through otherwise.
+        let is_operators = matches!(change.needs, ConsoleNeeds::Operator(_));
+        let browser = if is_operators { &mut other } else { &mut browser };
+        let (own_token, foreign_token) =
+            if is_operators { (&of_operator, &of_tenant) } else { (&of_tenant, &of_operator) };
+        for token in ["", "x", foreign_token] {
             token.clone_into(&mut browser.csrf);
             let refused = browser.post_only(&path, &[]).await;
             assert_eq!(refused.status, 403, "{path}: {token}");
@@ -148,9 +167,18 @@ async fn forged_changes_are_refused() {
             assert_eq!(refused.status, 403, "{path}: {origin}");
         }
         browser.headers.clear();
-        // No change is made by a GET.
+        // No change is made by a GET: its path takes none, unless it is a page's, too.
+        let is_page = console_table()
+            .iter()
+            .any(|page| page.method == Method::GET && page.path == change.path);
         let got = browser.load(Method::GET, &path, None).await;
-        assert!(matches!(got.status, 200 | 303 | 403 | 404 | 405), "{path}: {}", got.status);
+        assert_eq!(got.status == 405, !is_page, "{path}: {}", got.status);
+        // With its own token from its own page, it is another answer.
+        if !change.path.starts_with("/console/sign-out") {
+            own_token.clone_into(&mut browser.csrf);
+            let taken = browser.post_only(&path, &[]).await;
+            taken.hides("does not come from a page of this console");
+        }
     }
     browser.get("/console").await.shows("Overview");
     browser.headers = vec![("origin", "https://evil.example".to_owned())];

@@ -100,13 +100,35 @@ async fn endpoint_is_created_tested_changed_disabled_and_deleted() {
 
         let edit = browser.get(&format!("{path}/edit")).await;
         edit.shows("x-team: billing").shows("value=\"user.*, invoice.paid\"");
-        let fields = [("url", url.as_str()), ("description", "CRM"), ("retry_schedule", "5s, 5m")];
+        edit.shows("value=\"standard\" selected");
+        // Somebody else is quicker, and what they have changed is not lost unseen.
+        let revision = edit.between("name=\"revision\" value=\"", "\"").to_owned();
+        let api_path = format!("/api/endpoints/{id}");
+        let body = r#"{"description": "theirs"}"#;
+        console.api(Method::PATCH, &api_path, &console.key, body).await;
+        let fields = [("url", url.as_str()), ("description", "mine"), ("revision", &revision)];
+        let refused = browser.post(&path, &fields).await;
+        refused.expect(412);
+        refused.shows("was changed meanwhile").shows("value=\"mine\"");
+        let read = console.api(Method::GET, &api_path, &console.key, "").await;
+        assert_eq!(read["description"], "theirs");
+        let revision = refused.between("name=\"revision\" value=\"", "\"").to_owned();
+        let fields = [
+            ("url", url.as_str()),
+            ("description", "CRM"),
+            ("retry_schedule", "5s, 5m"),
+            ("format", "cloudevents"),
+            ("revision", &revision),
+        ];
         let saved = browser.post(&path, &fields).await;
         saved.shows("Saved.").shows("CRM").shows("5s, 5m").hides("x-team");
         browser
             .post(&format!("{path}/enabled"), &[("enabled", "false")])
             .await
             .shows("Disabled: disabled by its owner");
+        let read = console.api(Method::GET, &api_path, &console.key, "").await;
+        assert_eq!(read["format"], "cloudevents");
+        browser.get("/console").await.shows("disabled by its owner");
         let refused = browser.post(&format!("{path}/test"), &[]).await;
         refused.expect(409);
         refused.shows("Endpoint disabled");
@@ -185,7 +207,10 @@ async fn events_are_found_shown_and_sent_again() {
         })
         .await;
         let overview = browser.get("/console").await;
-        overview.shows("Events per hour").shows("As a table").shows("All endpoints are well");
+        overview
+            .shows("Events per hour")
+            .shows("As a table")
+            .shows("No endpoint fails or is disabled");
         browser
             .get("/console/samples")
             .await
@@ -226,7 +251,12 @@ async fn failures_are_explained_retried_and_cleared() {
 
         let retried = browser.post(&format!("/console/deliveries/{delivery}/retry"), &[]).await;
         retried.shows("is attempted now");
-        browser.get("/console/dead-letters?reason=exhausted").await;
+        browser
+            .get("/console/dead-letters?replayed=false")
+            .await
+            .shows("by every filter but")
+            .hides("Discard all");
+        browser.get("/console/dead-letters?reason=exhausted").await.shows("Discard all");
         let replay = browser.post("/console/dead-letters/replay", &[("reason", "exhausted")]).await;
         replay.shows("Replay of dead letters");
         let path = replay.path.clone();
@@ -235,6 +265,9 @@ async fn failures_are_explained_retried_and_cleared() {
         browser.get("/console/dead-letters").await;
         let discarded = browser.post(&format!("/console/dead-letters/{letter}/discard"), &[]).await;
         discarded.shows("Discarded.");
+        // What is done to many knows no such filter; nothing is done then.
+        let refused = browser.post("/console/dead-letters/discard", &[("replayed", "true")]).await;
+        assert_eq!(refused.status, 422, "{}", refused.text);
         let removal = browser.post("/console/dead-letters/discard", &[]).await;
         let path = removal.path.clone();
         until("the removal is done", async || browser.get(&path).await.text.contains(">finished<"))
@@ -292,5 +325,36 @@ async fn keys_are_created_renamed_rotated_and_revoked() {
             reader.post_only("/console/endpoints", &[("url", "https://x.example")]).await.status,
             403
         );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn key_that_only_reads_sees_endpoints_masked_and_keys() {
+    for console in each_store(&[]).await {
+        let body = json!({"url": "https://example.com/hooks?token=s3cret", "headers": {"x-team": "s3cret"}});
+        let made =
+            console.api(Method::POST, "/api/endpoints", &console.key, &body.to_string()).await;
+        let path = format!("/console/endpoints/{}", made["id"].as_str().unwrap());
+        let scopes = ["events:read", "endpoints:read", "keys:read"];
+        let body = json!({"name": "reader", "scopes": scopes}).to_string();
+        let key = console.api(Method::POST, "/api/keys", &console.key, &body).await;
+        let mut reader = console.signed_in(key["key"].as_str().unwrap()).await;
+        let home = reader.get("/console").await;
+        home.shows("href=\"/console/endpoints\"").shows("href=\"/console/keys\"");
+        for page in ["/console/endpoints", path.as_str(), "/console/samples"] {
+            let page = reader.get(page).await;
+            page.expect(200);
+            page.shows("https://example.com/hooks").hides("s3cret").hides("Add endpoint");
+            page.hides("Show secret").hides("/edit\"");
+        }
+        reader.get("/console/keys").await.shows("first key").hides("Create key");
+        reader.get("/console/audit").await.shows("endpoint.create");
+        for page in ["/console/endpoints/new", "/console/keys/new", &format!("{path}/edit")] {
+            reader.get(page).await.expect(403);
+        }
+        reader.get("/console").await;
+        for change in [format!("{path}/secret"), format!("{path}/delete")] {
+            assert_eq!(reader.post_only(&change, &[]).await.status, 403, "{change}");
+        }
     }
 }

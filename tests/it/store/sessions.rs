@@ -107,10 +107,16 @@ async fn looking_into_an_organisation_is_audited(subject: &Subject) {
     system.insert_session(&hash(1), &session(operator.id, 0)).await.unwrap();
     let grants = SessionGrants { viewed_org: Some(org) };
     let by = Actor::key(operator.id, None);
-    system.view_org(&hash(1), (&grants, org), &by, at(1)).await.unwrap();
+    let mark = system.keys_changed(None).await.unwrap().mark;
+    system.view_org((&hash(1), operator.id), (&grants, org), &by, at(1)).await.unwrap();
     assert_eq!(system.session(&hash(1)).await.unwrap().unwrap().grants, grants);
+    let told = system.keys_changed(Some(mark)).await.unwrap().changes;
+    assert!(told.iter().any(|change| change.key == operator.id), "other servers learn of it");
+    // A session that has ended looks into nothing.
+    system.view_org((&hash(9), operator.id), (&grants, org), &by, at(2)).await.unwrap();
     let page = hookgate::domain::PageRequest { limit: 10, after: None };
     let entries = subject.store.audit_log(org, page).await.unwrap().data;
-    let entry = entries.iter().find(|entry| entry.action == "org.view").unwrap();
+    let views: Vec<_> = entries.iter().filter(|entry| entry.action == "org.view").collect();
+    let [entry] = &views[..] else { panic!("{views:?}") };
     assert_eq!((&entry.actor, entry.object), (&operator.id.to_string(), org.uuid()));
 }

@@ -10,7 +10,7 @@ use crate::http::routes::audit::AuditQuery;
 
 /// `GET /console/audit`.
 pub(in crate::http::console) async fn list(visitor: Visitor) -> Result<ConsolePage, ConsoleError> {
-    let org = visitor.org(Scope::KeysManage)?;
+    let org = visitor.org(Scope::KeysRead)?;
     let (request, list) = lists::page_request(&visitor);
     let found = audit::list_of_org(visitor.app.reads(), org, request).await?;
     let (first, next) = visitor.list_pages(list, found.next_cursor);

@@ -12,7 +12,7 @@ use crate::http::console::lists::{self, Asked};
 use crate::http::console::posted::PostedForm;
 use crate::http::console::ui::{
     Button, Cell, CodeBlock, ConsoleForm, ConsolePage, DataTable, FactList, FormField, Html, Panel,
-    Tone, escaped, grouped, paragraph,
+    Tone, changing, grouped, paragraph,
 };
 use crate::http::console::visitor::Visitor;
 use crate::http::extract::Id;
@@ -125,24 +125,17 @@ pub(in crate::http::console) async fn one(
         facts = facts.with("Repeats", Cell::link(format!("{PATH}/{of}"), of));
     }
     let is_pending = delivery.status == DeliveryStatus::Pending;
-    facts = facts.refreshed("state", visitor.here(), is_pending);
-    Ok(page.section(facts.html()).section(attempts_panel(&visitor, &delivery, &attempts)))
+    let parts = vec![facts.html(), attempts_panel(&attempts)];
+    Ok(page.section(changing(&visitor.here(), is_pending, parts)))
 }
 
-/// The attempts, the last one first. Those of a pending delivery are read again.
-fn attempts_panel(visitor: &Visitor, delivery: &DeliveryView, attempts: &[AttemptView]) -> Html {
+/// The attempts, the last one first.
+fn attempts_panel(attempts: &[AttemptView]) -> Html {
     let mut parts: Vec<Html> = attempts.iter().rev().map(attempt).collect();
     if parts.is_empty() {
         parts.push(paragraph("No attempt yet."));
     }
-    let panel = Panel::html("Attempts", parts);
-    if delivery.status != DeliveryStatus::Pending {
-        return Html(format!("<div id=\"attempts\">{panel}</div>"));
-    }
-    let here = escaped(&visitor.here());
-    Html(format!(
-        "<div id=\"attempts\" hx-get=\"{here}\" hx-trigger=\"every 2s\" hx-select=\"#attempts\" hx-swap=\"outerHTML\">{panel}</div>"
-    ))
+    Panel::html("Attempts", parts)
 }
 
 fn actions(page: ConsolePage, visitor: &Visitor, delivery: &DeliveryView) -> ConsolePage {

@@ -2,7 +2,9 @@
 
 use crate::api::views::{DeliveryStats, DeliveryView, EndpointDetail, EndpointStats, EndpointView};
 use crate::api::{analytics, deliveries, endpoints};
-use crate::domain::{DeliveryFilter, EndpointId, EndpointKind, PageRequest, Scope, Timestamp};
+use crate::domain::{
+    DeliveryFilter, Endpoint, EndpointId, EndpointKind, PageRequest, Scope, Timestamp,
+};
 use crate::http::console::failure::ConsoleError;
 use crate::http::console::lists;
 use crate::http::console::ui::{
@@ -18,12 +20,12 @@ const DELIVERIES_SHOWN: u32 = 10;
 
 /// `GET /console/endpoints`.
 pub(in crate::http::console) async fn list(visitor: Visitor) -> Result<ConsolePage, ConsoleError> {
-    let org = visitor.org(Scope::EndpointsManage)?;
+    let org = visitor.org(Scope::EndpointsRead)?;
     let (request, list) = lists::page_request(&visitor);
     let found = endpoints::list(visitor.app.reads(), org, request).await?;
     let (first, next) = visitor.list_pages(list, found.next_cursor);
     let now = visitor.app.reads().clock.now();
-    let rows = found.data.iter().map(|endpoint| row(&endpoint.into(), now));
+    let rows = found.data.iter().map(|endpoint| row(&shown(&visitor, endpoint), now));
     let table = DataTable::new(
         "Endpoints",
         &["Sends to", "State", "Event types", "Description", "Last success"],
@@ -37,6 +39,12 @@ pub(in crate::http::console) async fn list(visitor: Visitor) -> Result<ConsolePa
         page = page.action(Button::link("Add endpoint", "/console/endpoints/new", true));
     }
     Ok(page.section(table.html()))
+}
+
+/// An endpoint as the visitor may read it.
+pub(super) fn shown(visitor: &Visitor, endpoint: &Endpoint) -> EndpointView {
+    let view = EndpointView::from(endpoint);
+    if visitor.may(Scope::EndpointsManage) { view } else { view.masked() }
 }
 
 fn row(endpoint: &EndpointView, now: Timestamp) -> Vec<Cell> {
@@ -74,10 +82,11 @@ pub(in crate::http::console) async fn one(
     visitor: Visitor,
     Id(id): Id<EndpointId>,
 ) -> Result<ConsolePage, ConsoleError> {
-    let org = visitor.org(Scope::EndpointsManage)?;
+    let org = visitor.org(Scope::EndpointsRead)?;
     let subsystems = visitor.app.reads();
     let endpoint = endpoints::one(subsystems, org, id).await?;
     let detail = endpoints::detail(subsystems, &endpoint).await?;
+    let detail = if visitor.may(Scope::EndpointsManage) { detail } else { detail.masked() };
     let view = &detail.endpoint;
     let mut page = visitor.page(name(view)).crumb(PATH, "Endpoints");
     if visitor.may(Scope::EndpointsManage) {

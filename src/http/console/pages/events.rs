@@ -75,7 +75,7 @@ pub(in crate::http::console) async fn one(
 ) -> Result<ConsolePage, ConsoleError> {
     let org = visitor.org(Scope::EventsRead)?;
     let reading = 2 * visitor.app.settings().event_bytes_max;
-    let _reading = held_answer::reserve(&visitor.app, Owner::Org(org), reading)?;
+    let _reading = held_answer::reserve(&visitor.app, Owner::of(&visitor.open.principal), reading)?;
     let look = |subsystems| async move { events::one(&subsystems, org, id).await };
     let found = visitor.app.look_up(look).await?;
     let EventDetail { event, duplicates, conflicts, deliveries, deliveries_next_cursor } = found;

@@ -23,7 +23,7 @@ const PATH: &str = "/console/keys";
 
 /// `GET /console/keys`.
 pub(in crate::http::console) async fn list(visitor: Visitor) -> Result<ConsolePage, ConsoleError> {
-    let org = visitor.org(Scope::KeysManage)?;
+    let org = visitor.org(Scope::KeysRead)?;
     let (request, list) = lists::page_request(&visitor);
     let subsystems = visitor.app.reads();
     let found = keys::list_of_org(subsystems, org, request).await?;
@@ -166,7 +166,7 @@ pub(in crate::http::console) async fn one(
     visitor: Visitor,
     Id(id): Id<ApiKeyId>,
 ) -> Result<ConsolePage, ConsoleError> {
-    let org = visitor.org(Scope::KeysManage)?;
+    let org = visitor.org(Scope::KeysRead)?;
     let subsystems = visitor.app.reads();
     let key = KeyView::new(keys::one_of_org(subsystems, org, id).await?, subsystems.clock.now());
     let facts = facts(PATH, &key);

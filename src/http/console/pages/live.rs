@@ -8,6 +8,7 @@ use axum::response::Response;
 use crate::api::changes::{Change, ChangeFilter};
 use crate::auth::SessionToken;
 use crate::domain::{ChangeCursor, ChangeKind, OrgId, Scope};
+use crate::http::byte_budget::Owner;
 use crate::http::change_stream::{self, FollowsChanges};
 use crate::http::console::failure::ConsoleError;
 use crate::http::console::ui::{Button, Cell, ConsolePage, Html, Tone, escaped};
@@ -59,7 +60,7 @@ pub(in crate::http::console) async fn stream(
         ChangeFilter { kinds: ChangeKind::ALL.to_vec(), event_type: None, with_payloads: false };
     let reading = visitor.take_reading().ok_or_else(|| ApiError::internal("no read"))?;
     let follower = LiveSession { token: visitor.token.clone(), address: visitor.address };
-    let (app, reader) = (visitor.app.clone(), (org, reading));
+    let (app, reader) = (visitor.app.clone(), (org, Owner::of(&visitor.open.principal), reading));
     drop(visitor);
     Ok(change_stream::answer(app, reader, follower, deadline, (filter, after)).await?)
 }
@@ -68,7 +69,7 @@ impl FollowsChanges for LiveSession {
     type Reader = ReadPermit;
 
     async fn again(&self, app: &AppState) -> Result<(OrgId, ReadPermit), ApiError> {
-        let open = app.authenticator.session(&self.token, self.address).await?;
+        let open = app.authenticator.session(&self.token, self.address, false).await?;
         let open = open.ok_or(ApiError::KeyInvalid)?;
         let org = org_of(&open, Scope::EventsRead).map_err(|_| ApiError::KeyInvalid)?;
         Ok((org, ReadPermit::take(app, &open.principal).await?))

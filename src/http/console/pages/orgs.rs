@@ -3,12 +3,12 @@
 use super::overview::{Hours, hourly};
 use crate::api::views::{KeyView, UsageView};
 use crate::api::{analytics, keys, orgs};
-use crate::domain::{Month, Org, OrgId, OrgState, PageRequest, Scope};
+use crate::domain::{Month, Org, OrgId, OrgState, PageRequest, Scope, Violation};
 use crate::http::console::failure::ConsoleError;
 use crate::http::console::lists;
 use crate::http::console::ui::{
     Button, Cell, ConsoleForm, ConsolePage, DataTable, FactList, FieldKind, FormField, Html, Panel,
-    Tile, Tiles, Tone, bytes, grouped, paragraph,
+    Tile, Tiles, Tone, bytes, changing, grouped, paragraph,
 };
 use crate::http::console::visitor::Visitor;
 use crate::http::extract::Id;
@@ -23,7 +23,14 @@ const SEARCH_BYTES_MAX: usize = 128;
 pub(in crate::http::console) async fn list(visitor: Visitor) -> Result<ConsolePage, ConsoleError> {
     visitor.operator(Scope::OperatorRead)?;
     let (request, list) = lists::page_request(&visitor);
-    let name = visitor.parameter("name").filter(|name| name.len() <= SEARCH_BYTES_MAX);
+    let name = visitor.parameter("name");
+    let search = FormField::line("name", "Name or id").value(name.clone().unwrap_or_default());
+    let search = ConsoleForm::filters(PATH).field(search);
+    let mut page = visitor.page("Organisations");
+    if name.as_ref().is_some_and(|name| name.len() > SEARCH_BYTES_MAX) {
+        let rule = format!("must be at most {SEARCH_BYTES_MAX} bytes");
+        return Ok(lists::with_filters(page, search, &[Violation::new("name", "length", rule)]));
+    }
     let subsystems = visitor.app.reads();
     let found = match &name {
         Some(name) => orgs::search(subsystems, name, request).await?,
@@ -42,10 +49,8 @@ pub(in crate::http::console) async fn list(visitor: Visitor) -> Result<ConsolePa
         .rows(found.data.iter().map(row))
         .pages(first, next)
         .empty("No organisation matches", "");
-    let search = FormField::line("name", "Name or id").value(name.unwrap_or_default());
-    let page =
-        visitor.page("Organisations").section(ConsoleForm::filters(PATH).field(search).html());
-    let page = page.section(table.html()).section(most_active(&visitor).await?);
+    page = page.section(search.html());
+    page = page.section(table.html()).section(most_active(&visitor).await?);
     if !visitor.may(Scope::OperatorWrite) {
         return Ok(page);
     }
@@ -105,8 +110,7 @@ pub(in crate::http::console) async fn one(
             .with("Rows deleted", Cell::number(deletion.rows))
             .with_some("Deletion done", Cell::maybe_time(deletion.done_at));
         let is_running = deletion.done_at.is_none();
-        facts = facts.refreshed("deletion", visitor.here(), is_running);
-        return Ok(page.section(facts.html()));
+        return Ok(page.section(changing(&visitor.here(), is_running, vec![facts.html()])));
     }
     page = page.section(usage(&visitor, id).await?).section(facts.html());
     let subsystems = visitor.app.replica_reads();

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use super::endpoints::{name, percent, state};
+use super::endpoints::{name, percent, shown, state};
 use crate::api::analytics::{self, MetricsRequest};
 use crate::api::views::{EndpointView, EventMetrics, MetricsRow};
 use crate::api::{deliveries, endpoints, orgs};
@@ -20,7 +20,7 @@ use crate::http::console::visitor::Visitor;
 /// Hours in the charts.
 const HOURS: i64 = 24;
 /// Failing endpoints that are listed.
-const FAILING_SHOWN: usize = 10;
+const FAILING_SHOWN: u32 = 10;
 
 /// Events and deliveries by hour, oldest first.
 pub(super) struct Hours {
@@ -53,7 +53,7 @@ pub(in crate::http::console) async fn show(visitor: Visitor) -> Result<ConsolePa
         page = page.section(first_steps(&visitor));
     }
     page = page.section(hours.events_chart()).section(hours.deliveries_chart());
-    if visitor.org(Scope::EndpointsManage).is_ok() {
+    if visitor.org(Scope::EndpointsRead).is_ok() {
         page = page.section(failing(&visitor, org).await?);
     }
     Ok(page)
@@ -118,11 +118,9 @@ fn first_steps(visitor: &Visitor) -> Html {
 }
 
 async fn failing(visitor: &Visitor, org: OrgId) -> Result<Html, ConsoleError> {
-    let request = PageRequest { limit: PageRequest::LIMIT_MAX, after: None };
-    let found = endpoints::list(visitor.app.reads(), org, request).await?;
+    let found = endpoints::failing_or_disabled(visitor.app.reads(), org, FAILING_SHOWN).await?;
     let now = visitor.app.reads().clock.now();
-    let views = found.data.iter().map(EndpointView::from);
-    let failing = views.filter(|view| view.failing_since.is_some() || !view.enabled);
+    let failing = found.iter().map(|endpoint| shown(visitor, endpoint));
     let row = |view: EndpointView| {
         vec![
             Cell::link(format!("/console/endpoints/{}", view.id), name(&view)),
@@ -135,8 +133,8 @@ async fn failing(visitor: &Visitor, org: OrgId) -> Result<Html, ConsoleError> {
         "Failing and disabled endpoints",
         &["Endpoint", "State", "Reason", "Last failure"],
     );
-    let table = table.rows(failing.take(FAILING_SHOWN).map(row));
-    Ok(table.empty("All endpoints are well", "").html())
+    let table = table.rows(failing.map(row));
+    Ok(table.empty("No endpoint fails or is disabled", "").html())
 }
 
 async fn operator(visitor: &Visitor) -> Result<ConsolePage, ConsoleError> {

@@ -2,8 +2,10 @@
 
 use axum::http::HeaderMap;
 
+use super::endpoints::{name, shown};
 use crate::api::endpoints;
-use crate::domain::{Endpoint, EndpointId, EndpointKind, PageRequest, Scope};
+use crate::api::views::EndpointView;
+use crate::domain::{EndpointId, EndpointKind, PageRequest, Scope};
 use crate::http::console::cookie::{Transport, host};
 use crate::http::console::failure::ConsoleError;
 use crate::http::console::ui::{
@@ -44,7 +46,7 @@ pub(in crate::http::console) async fn show(
         .page("Code samples")
         .lead("Replace the key by one of yours with the scope events:write.");
     page = page.section(samples("Post an event", &SEND, &[("BASE", &base)]));
-    if visitor.org(Scope::EndpointsManage).is_err() {
+    if visitor.org(Scope::EndpointsRead).is_err() {
         return Ok(page.section(samples(
             "Verify a webhook",
             &VERIFY,
@@ -53,18 +55,20 @@ pub(in crate::http::console) async fn show(
     }
     let request = PageRequest { limit: ENDPOINTS_OFFERED, after: None };
     let found = endpoints::list(visitor.app.reads(), org, request).await?.data;
-    let webhooks: Vec<&Endpoint> =
-        found.iter().filter(|endpoint| endpoint.kind == EndpointKind::Webhook).collect();
+    let webhooks: Vec<EndpointView> = found
+        .iter()
+        .filter(|endpoint| endpoint.kind == EndpointKind::Webhook)
+        .map(|endpoint| shown(&visitor, endpoint))
+        .collect();
     let wanted = visitor.parsed::<EndpointId>("endpoint_id");
     let chosen = webhooks.iter().find(|endpoint| Some(endpoint.id) == wanted).or(webhooks.first());
-    let options =
-        webhooks.iter().map(|endpoint| (endpoint.id.to_string(), endpoint.url.to_string()));
+    let options = webhooks.iter().map(|endpoint| (endpoint.id.to_string(), name(endpoint)));
     if let Some(endpoint) = chosen {
         let field = FormField::new("endpoint_id", "Endpoint", FieldKind::Select(options.collect()));
         let form = ConsoleForm::filters(PATH).field(field.value(endpoint.id.to_string()));
         page = page.section(form.html());
     }
-    let url = chosen.map_or("your endpoint".to_owned(), |endpoint| endpoint.url.to_string());
+    let url = chosen.map_or("your endpoint".to_owned(), name);
     Ok(page.section(samples("Verify a webhook", &VERIFY, &[("ENDPOINT", &url)])))
 }
 

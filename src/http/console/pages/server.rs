@@ -9,7 +9,7 @@ use crate::api::views::{
 use crate::domain::Scope;
 use crate::http::console::failure::ConsoleError;
 use crate::http::console::ui::{
-    Cell, ConsolePage, DataTable, FactList, Html, Panel, Tone, bytes, span,
+    Cell, ConsolePage, DataTable, FactList, Html, Panel, Tone, bytes, changing, span,
 };
 use crate::http::console::visitor::Visitor;
 use crate::http::respond::Json;
@@ -43,8 +43,7 @@ pub(in crate::http::console) async fn show(visitor: Visitor) -> Result<ConsolePa
         .with("Memory", size(memory_bytes))
         .with("Database", if store.reachable { word("ok") } else { word("does not answer") })
         .with("Disk", word(disk.status))
-        .with_some("Free on disk", size(disk.free_bytes))
-        .refreshed("state", visitor.here(), true);
+        .with_some("Free on disk", size(disk.free_bytes));
     let pipeline = FactList::new("Pipeline")
         .with("Journal", word(queue.journal))
         .with("Events in the journal", Cell::number(queue.events))
@@ -54,8 +53,7 @@ pub(in crate::http::console) async fn show(visitor: Visitor) -> Result<ConsolePa
         .with("Delivery", stage(delivery.status))
         .with("Oldest due delivery", seconds(delivery.oldest_due_seconds))
         .with("Dispatcher's heartbeat", Cell::text(span(delivery.dispatcher_seconds)))
-        .with("Recorder", stage(delivery.recorder))
-        .refreshed("pipeline", visitor.here(), true);
+        .with("Recorder", stage(delivery.recorder));
     let counts = FactList::new("Counted since the start")
         .with("Events accepted", Cell::number(totals.ingested))
         .with("Events stored", Cell::number(totals.stored))
@@ -64,12 +62,15 @@ pub(in crate::http::console) async fn show(visitor: Visitor) -> Result<ConsolePa
         .with("Deliveries planned", Cell::number(totals.planned))
         .with("Delivered", Cell::number(totals.delivered))
         .with("Attempts to be repeated", Cell::number(totals.retried))
-        .with("Given up", Cell::number(totals.dead))
-        .refreshed("counts", visitor.here(), true);
+        .with("Given up", Cell::number(totals.dead));
     let page = visitor
         .page("Servers")
         .lead("The server that answers this page, and the others that work with its database.");
-    let page = page.section(state.html()).section(pipeline.html()).section(counts.html());
+    let page = page.section(changing(
+        &visitor.here(),
+        true,
+        vec![state.html(), pipeline.html(), counts.html()],
+    ));
     let quarantine = visitor.app.intake.quarantined(QUARANTINE_MAX).await;
     let quarantine = quarantine.map(|contents| QuarantineView::new(contents, None));
     let page = match &quarantine {

@@ -3,7 +3,7 @@
 use axum::extract::{FromRequestParts, Path, Request, State};
 use axum::http::header::SET_COOKIE;
 use axum::http::request::Parts;
-use axum::http::{HeaderName, HeaderValue, StatusCode, Uri};
+use axum::http::{HeaderValue, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use url::form_urlencoded;
 
@@ -16,14 +16,12 @@ use crate::http::console::failure::{ConsoleError, of_sign_in, see_other};
 use crate::http::console::guard;
 use crate::http::console::posted::{FormData, PostedForm};
 use crate::http::console::ui::{
-    Button, ConsoleForm, ConsolePage, FieldKind, FormField, Panel, paragraph, plain_page,
+    ConsoleForm, ConsolePage, FieldKind, FormField, Panel, paragraph, plain_page,
 };
 use crate::http::console::visitor::is_own_path;
 use crate::http::error::ApiError;
 use crate::http::request_context::RequestContext;
 use crate::http::state::AppState;
-
-const REFRESH: HeaderName = HeaderName::from_static("refresh");
 
 /// Why nobody signs in over plain http.
 const NEEDS_TLS: &str = "The console needs TLS: over plain http everybody on the way could read your key and your \
@@ -79,17 +77,41 @@ pub(in crate::http::console) async fn submit(
         return refused("The organisation of this key is suspended. Ask who operates this server.");
     }
     charges::take_write(&app, &principal)?;
-    let token = app.authenticator.open_session(principal.key_id).await?;
+    let Some(token) = app.authenticator.open_session(principal.key_id).await? else {
+        return refused("This key was rotated. Sign in with its successor.");
+    };
     Ok(with_cookie(see_other(next), transport.keep(&token)))
 }
 
-/// `GET /console/link/{token}`: opens the session of a link, once. The next page is loaded by this one: a cookie that is
-/// `SameSite=Strict` does not go along with a redirect that another site began.
+/// `GET /console/link/{token}`: a button that uses the link. Loading the page does not: previews of a message and
+/// scanners load it, too.
 pub(in crate::http::console) async fn link(
     State(app): State<AppState>,
     Path(token): Path<String>,
     mut parts: Parts,
 ) -> Result<Response, ConsoleError> {
+    let transport = transport(&mut parts, &app).await?;
+    if transport == Transport::Plain {
+        return Ok(page(transport, "/console", None).into_response());
+    }
+    let Some(token) = SessionToken::parse(&token) else { return Ok(link_ended(transport)) };
+    let action = format!("/console/link/{}", token.reveal());
+    let form = vec![
+        paragraph("This link opens the console once, in this browser."),
+        ConsoleForm::post(action, "", "Sign in").html(),
+    ];
+    Ok(plain_page("Sign in").section(Panel::html("", form)).into_response())
+}
+
+/// `POST /console/link/{token}`: opens the session of a link, once.
+pub(in crate::http::console) async fn use_link(
+    State(app): State<AppState>,
+    Path(token): Path<String>,
+    mut parts: Parts,
+) -> Result<Response, ConsoleError> {
+    if !guard::is_same_origin(&parts.headers) {
+        return Err(ConsoleError::FORGED);
+    }
     let transport = transport(&mut parts, &app).await?;
     if transport == Transport::Plain {
         return Ok(page(transport, "/console", None).into_response());
@@ -100,17 +122,15 @@ pub(in crate::http::console) async fn link(
         Some(link) => app.authenticator.use_link(&link, client).await?,
         None => None,
     };
-    let Some(token) = opened else {
-        let fault = "This link was used already, or has ended. Sign in with an API key.";
-        let page = page(transport, "/console", Some(fault));
-        return Ok(page.status(StatusCode::NOT_FOUND).into_response());
-    };
-    let next = Button::link("Go on", "/console", true);
-    let page = plain_page("Signed in")
-        .section(Panel::html("", vec![paragraph("You are signed in."), next]));
-    let mut response = page.into_response();
-    response.headers_mut().insert(REFRESH, HeaderValue::from_static("0; url=/console"));
-    Ok(with_cookie(response, transport.keep(&token)))
+    Ok(match opened {
+        Some(token) => with_cookie(see_other("/console"), transport.keep(&token)),
+        None => link_ended(transport),
+    })
+}
+
+fn link_ended(transport: Transport) -> Response {
+    let fault = "This link was used already, or has ended. Sign in with an API key.";
+    page(transport, "/console", Some(fault)).status(StatusCode::NOT_FOUND).into_response()
 }
 
 /// `POST /console/sign-out`.

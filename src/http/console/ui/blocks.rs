@@ -11,10 +11,6 @@ pub(in crate::http::console) struct FactList {
     heading: String,
     facts: Vec<(String, Cell)>,
     extras: Vec<Html>,
-    /// Its id in the page, if it is read again there.
-    id: &'static str,
-    /// Where it is read again.
-    refresh: Option<String>,
 }
 
 /// Figures at the head of a page.
@@ -64,7 +60,7 @@ pub(in crate::http::console) struct Button {
 impl FactList {
     pub(in crate::http::console) fn new(heading: &str) -> Self {
         let heading = heading.to_owned();
-        Self { heading, facts: Vec::new(), extras: Vec::new(), id: "", refresh: None }
+        Self { heading, facts: Vec::new(), extras: Vec::new() }
     }
 
     pub(in crate::http::console) fn with(mut self, name: &str, value: Cell) -> Self {
@@ -80,19 +76,6 @@ impl FactList {
     /// Something below the facts.
     pub(in crate::http::console) fn extra(mut self, part: Html) -> Self {
         self.extras.push(part);
-        self
-    }
-
-    /// Has a browser with scripts read it again every two seconds, as long as `is_changing`. What is read has the id to
-    /// the end, so that it takes the place of what was shown.
-    pub(in crate::http::console) fn refreshed(
-        mut self,
-        id: &'static str,
-        from: String,
-        is_changing: bool,
-    ) -> Self {
-        self.id = id;
-        self.refresh = is_changing.then_some(from);
         self
     }
 

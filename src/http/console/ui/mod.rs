@@ -199,6 +199,20 @@ pub(super) fn paragraph(text: &str) -> Html {
     Html(format!("<p>{}</p>", escaped(text)))
 }
 
+/// The changing parts of a page. A browser with scripts reads the page again every two seconds, as long as `is_changing`,
+/// and puts these parts in the place of those that were shown.
+pub(super) fn changing(from: &str, is_changing: bool, parts: Vec<Html>) -> Html {
+    let (from, parts) = (escaped(from), Html::from(parts));
+    let again = if is_changing {
+        format!(
+            " hx-get=\"{from}\" hx-trigger=\"every 2s\" hx-select=\"#changing\" hx-swap=\"outerHTML\""
+        )
+    } else {
+        String::new()
+    };
+    Html(format!("<div id=\"changing\" aria-live=\"polite\"{again}>{parts}</div>"))
+}
+
 /// A number with its thousands apart.
 pub(super) fn grouped(number: u64) -> String {
     let digits = number.to_string();
