@@ -14,6 +14,7 @@ mod delivery;
 mod delivery_policy;
 mod endpoint;
 mod endpoint_config;
+mod endpoint_url;
 mod erasure;
 mod error_class;
 mod event;

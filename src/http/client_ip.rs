@@ -7,7 +7,8 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue};
 
 use crate::config::Networks;
 
-const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+/// What proxies write the addresses of clients into.
+pub(super) const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
 /// The address of the client whose request came from `peer`.
 ///

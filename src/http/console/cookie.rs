@@ -10,6 +10,7 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue};
 
 use crate::auth::SessionToken;
 use crate::domain::ConsoleSession;
+use crate::http::client_ip;
 use crate::http::state::AppState;
 
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
@@ -35,7 +36,11 @@ impl Transport {
         let is_trusted = settings.trusted_proxies.contain(peer.to_canonical());
         if settings.speaks_tls || (is_trusted && told == Some(b"https")) {
             Self::Secure
-        } else if host(headers).is_some_and(is_loopback) {
+        } else if host(headers).is_some_and(is_loopback)
+            && !headers.contains_key(&X_FORWARDED_PROTO)
+            && !headers.contains_key(client_ip::X_FORWARDED_FOR)
+        {
+            // Without a proxy, that is: one may write whatever host into its requests.
             Self::Loopback
         } else {
             Self::Plain

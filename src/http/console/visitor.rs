@@ -119,8 +119,11 @@ impl Visitor {
             let permit = ReadPermit::take(app, &open.principal).await;
             Some(permit.map_err(IntoResponse::into_response)?)
         } else {
-            let charged = charges::take_write(app, &open.principal);
-            charged.map_err(IntoResponse::into_response)?;
+            // A change of an organisation is charged once it is allowed: a key that may not make it uses up nobody's limit.
+            if open.principal.role == Role::Operator {
+                let charged = charges::take_write(app, &open.principal);
+                charged.map_err(IntoResponse::into_response)?;
+            }
             None
         };
         Ok(Self {
@@ -141,8 +144,14 @@ impl Visitor {
         org_of(&self.open, scope)
     }
 
-    /// The organisation that is changed, and who changes it.
+    /// The organisation that is changed, and who changes it. Takes the change from the organisation's limit.
     pub(super) fn change(&self, scope: Scope) -> Result<(OrgId, Actor), ConsoleError> {
+        let allowed = self.allowed_change(scope)?;
+        charges::take_write(&self.app, &self.open.principal)?;
+        Ok(allowed)
+    }
+
+    fn allowed_change(&self, scope: Scope) -> Result<(OrgId, Actor), ConsoleError> {
         if self.is_read_only() {
             return Err(ConsoleError::READ_ONLY);
         }
@@ -170,7 +179,7 @@ impl Visitor {
             scope,
             Scope::OperatorRead | Scope::OperatorWrite | Scope::OperatorImpersonate
         );
-        if of_operator { self.operator(scope).is_ok() } else { self.change(scope).is_ok() }
+        if of_operator { self.operator(scope).is_ok() } else { self.allowed_change(scope).is_ok() }
     }
 
     /// The permit of this read, for what goes on after the page.

@@ -176,8 +176,8 @@ async fn forged_changes_are_refused() {
         // With its own token from its own page, it is another answer.
         if !change.path.starts_with("/console/sign-out") {
             own_token.clone_into(&mut browser.csrf);
-            let taken = browser.post_only(&path, &[]).await;
-            taken.hides("does not come from a page of this console");
+            let exchanged = browser.post_only(&path, &[]).await;
+            exchanged.hides("does not come from a page of this console");
         }
     }
     browser.get("/console").await.shows("Overview");

@@ -195,6 +195,11 @@ fn facts_only(facts: &FactList) -> Html {
     ))
 }
 
+/// A text as one word of a shell.
+fn shell_quoted(text: &str) -> String {
+    format!("'{}'", text.replace('\'', "'\\''"))
+}
+
 /// The request as it was sent, and as a call.
 fn sent(request: &SentRequest) -> Html {
     let SentRequest { method, url, headers, body_bytes } = request;
@@ -206,10 +211,10 @@ fn sent(request: &SentRequest) -> Html {
     );
     let flags = headers
         .iter()
-        .map(|(name, value)| format!(" \\\n  -H '{name}: {}'", value.replace('\'', "'\\''")));
+        .map(|(name, value)| format!(" \\\n  -H {}", shell_quoted(&format!("{name}: {value}"))));
     let curl = format!(
-        "curl -i -X {method} '{}'{} \\\n  -d @body.json",
-        url.replace('\'', "%27"),
+        "curl -i -X {method} {}{} \\\n  -d @body.json",
+        shell_quoted(url),
         flags.collect::<String>()
     );
     let request = CodeBlock::text("Request as it was sent", &head);
@@ -248,4 +253,14 @@ pub(in crate::http::console) async fn cancel(
     let (org, by) = visitor.change(Scope::EndpointsManage)?;
     deliveries::cancel(visitor.app.subsystems(), org, id, &by).await?;
     Ok(see_other(&format!("{PATH}/{id}?done=cancelled")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_of_a_shell_hold_whatever_is_in_them() {
+        assert_eq!(shell_quoted("x'|reboot|': v"), "'x'\\''|reboot|'\\'': v'");
+    }
 }
