@@ -119,7 +119,7 @@ pub struct QuarantineEntry {
 #[derive(Default)]
 struct State {
     /// `None` until the copies could be counted.
-    held: Option<Copies>,
+    held: Option<CopiedFiles>,
     /// Damage, so that the reader does not report and count again what recovery has.
     damaged: VecDeque<Damage>,
     /// Records that were read and could not be decoded. They are kept apart, lest they push damage out.
@@ -128,7 +128,7 @@ struct State {
 
 /// The copies in `damaged/`.
 #[derive(Clone, Copy, Default)]
-struct Copies {
+struct CopiedFiles {
     files: u64,
     bytes: u64,
 }
@@ -150,7 +150,7 @@ impl Quarantine {
     /// When `damaged/` cannot be listed, or for want of file descriptors or memory.
     pub(super) fn contents(&self, max: usize) -> io::Result<QuarantineContents> {
         let mut copies = self.copies()?;
-        let Copies { files, bytes } = Copies::of(&copies);
+        let CopiedFiles { files, bytes } = CopiedFiles::of(&copies);
         let named = |path: &Path| Some(path.file_name()?.to_str()?.to_owned());
         let mut entries = Vec::new();
         let state = self.lock();
@@ -270,7 +270,10 @@ impl Quarantine {
         write: impl FnOnce(&dyn FileHandle) -> io::Result<()>,
     ) -> io::Result<Option<PathBuf>> {
         let mut state = self.lock();
-        let held = match state.held.map_or_else(|| self.copies().map(|all| Copies::of(&all)), Ok) {
+        let held = match state
+            .held
+            .map_or_else(|| self.copies().map(|all| CopiedFiles::of(&all)), Ok)
+        {
             Ok(held) => state.held.insert(held),
             Err(error) if is_shortage(&error) => return Err(error),
             Err(error) => {
@@ -324,7 +327,7 @@ impl Quarantine {
     }
 }
 
-impl Copies {
+impl CopiedFiles {
     fn of(copies: &BTreeMap<String, u64>) -> Self {
         Self { files: copies.len() as u64, bytes: copies.values().sum() }
     }
