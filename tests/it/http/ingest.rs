@@ -199,7 +199,7 @@ async fn other_media_types_than_json_are_refused() {
         };
         server::answer(request).await
     };
-    for good in ["application/json; charset=utf-8", "application/cloudevents+json"] {
+    for good in ["application/json; charset=utf-8", "application/vnd.example+json"] {
         post(Some(good)).await.expect(202);
     }
     for bad in [None, Some("text/plain"), Some("application/x-www-form-urlencoded")] {

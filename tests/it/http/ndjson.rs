@@ -90,7 +90,7 @@ async fn lines_are_for_batches_only() {
     let detail = ask("/api/events", "application/x-ndjson").await;
     assert_eq!(detail, "send the header Content-Type: application/json");
     let detail = ask("/api/events/batch", "text/plain").await;
-    let both = "send the header Content-Type: application/json, or application/x-ndjson for one event \
-                per line";
-    assert_eq!(detail, both);
+    let all = "send the header Content-Type: application/json, application/x-ndjson for one event per line, or \
+               application/cloudevents-batch+json";
+    assert_eq!(detail, all);
 }

@@ -8,7 +8,7 @@ use crate::support::server::{self, Server};
 #[tokio::test]
 async fn unknown_route_is_not_found() {
     let server = Server::start().await;
-    for path in ["/", "/api", "/api/eventz", "/api/events/", "/api/events/x/y", "/%ff"] {
+    for path in ["/api", "/api/eventz", "/api/events/", "/api/events/x/y", "/%ff"] {
         server::answer(server.bare(Method::GET, path)).await.expect_problem(404, "not_found");
     }
 }
