@@ -127,8 +127,9 @@ async fn raw_bodies_are_delivered_and_read_back_as_json() {
         let webhooks = receiver.received(count).await;
         let webhook = &webhooks[count - 1];
         assert_eq!(webhook.header("webhook-id"), accepted["id"]);
-        let expected =
-            json!({ "type": "github.push", "timestamp": "2026-01-31T12:00:00Z", "data": payload });
+        let expected = json!({
+            "type": "github.push", "timestamp": "2026-01-31T12:00:00Z", "user_id": "ada", "data": payload,
+        });
         assert_eq!(webhook.json(), expected);
         if payload.get("base64").is_none() {
             let data = format!(r#""data":{push}}}"#);
