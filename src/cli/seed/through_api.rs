@@ -9,6 +9,7 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 
 use super::CliError;
+use crate::cli::server::client;
 use crate::domain::Event;
 
 /// The longest that the server may take for a batch.
@@ -40,10 +41,7 @@ struct Posted<'a> {
 
 impl EventPoster {
     pub(super) fn new(base: &Url, key: String) -> Result<Self, CliError> {
-        // Fails when there is one already, which is as good.
-        let _ = rustls::crypto::ring::default_provider().install_default();
-        let client = Client::builder().timeout(ANSWER_MAX).build()?;
-        Ok(Self { client, url: base.join("/api/events/batch")?, key })
+        Ok(Self { client: client(ANSWER_MAX)?, url: base.join("/api/events/batch")?, key })
     }
 
     /// Posts a batch; again while the server is busy, limits the rate or is away.
