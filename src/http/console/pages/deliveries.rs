@@ -196,7 +196,7 @@ fn facts_only(facts: &FactList) -> Html {
 }
 
 /// A text as one word of a shell.
-fn shell_quoted(text: &str) -> String {
+pub(super) fn shell_quoted(text: &str) -> String {
     format!("'{}'", text.replace('\'', "'\\''"))
 }
 

@@ -2,6 +2,7 @@
 
 use axum::response::Response;
 
+use super::deliveries::shell_quoted;
 use crate::api::events;
 use crate::api::views::{DeliveryView, EventDetail, EventView};
 use crate::domain::{EventId, Scope};
@@ -127,9 +128,9 @@ fn curl(event: &EventView, payload: &str) -> Html {
         return Html::default();
     }
     let kind = event.summary().event_type.as_str();
-    let body = format!("{{\"type\":\"{kind}\",\"payload\":{payload}}}").replace('\'', "'\\''");
+    let body = shell_quoted(&format!("{{\"type\":\"{kind}\",\"payload\":{payload}}}"));
     let text = format!(
-        "curl -i \"$API_URL/api/events\" \\\n  -H \"X-API-Key: $HOOKGATE_API_KEY\" \\\n  -H 'Content-Type: application/json' \\\n  -d '{body}'"
+        "curl -i \"$API_URL/api/events\" \\\n  -H \"X-API-Key: $HOOKGATE_API_KEY\" \\\n  -H 'Content-Type: application/json' \\\n  -d {body}"
     );
     let code = CodeBlock::text("Post this event as a new one with curl", &text);
     Html(format!("<details class=\"more\"><summary>As curl</summary>{code}</details>"))
