@@ -19,8 +19,6 @@ use crate::telemetry::Registry;
 
 /// Time for the store to answer.
 const STORE_MAX: Duration = Duration::from_secs(10);
-/// This server's clock and its database's are this far apart at most.
-const CLOCKS_APART_MAX: Duration = Duration::from_secs(5);
 
 /// What is thought of one thing.
 #[derive(Clone, Copy, PartialEq, Eq, Serialize, Debug)]
@@ -198,7 +196,7 @@ async fn clock(store: &Store) -> Finding {
     }
     let (here, there) = (clock.now(), clock.schedule());
     let apart = here.since(there).max(there.since(here));
-    if apart > CLOCKS_APART_MAX {
+    if apart > Schedule::APART_MAX {
         let text = format!(
             "it is {here} here and {there} by the store; retries follow the store, new events this clock"
         );

@@ -26,8 +26,6 @@ use crate::runtime::{Clock, Stopwatch};
 const STEP_MIN: Duration = Duration::from_secs(1);
 /// Time between two writes of the latest schedule time.
 const NOTE_INTERVAL: Duration = Duration::from_mins(1);
-/// A greater difference between a server's clock and its database's is told at the start.
-const APART_MAX: Duration = Duration::from_secs(5);
 
 /// What keeps a server's schedule time in step with the store's.
 #[derive(Debug)]
@@ -64,13 +62,16 @@ impl Told {
 }
 
 impl Schedule {
+    /// A greater difference between a server's clock and its database's is told at the start.
+    pub const APART_MAX: Duration = Duration::from_secs(5);
+
     /// Sets the schedule time of `clock` by the store, which is migrated.
     pub async fn start(store: Store, clock: Clock) -> Result<Self> {
         let wall = wall_base(&clock);
         let mut schedule = Self { store, clock, ahead: 0, noted: None, wall };
         schedule.agree().await?;
         let (wall, at) = (schedule.clock.now(), schedule.clock.schedule());
-        let is_apart = wall.since(at).max(at.since(wall)) > APART_MAX;
+        let is_apart = wall.since(at).max(at.since(wall)) > Self::APART_MAX;
         if is_apart && schedule.is_shared() {
             tracing::warn!(
                 server = %wall, schedule = %at,
