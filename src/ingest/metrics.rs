@@ -23,7 +23,7 @@ metrics! {
 label! {
     /// With which priority events of the journal are stored.
     pub enum BacklogPriority by "priority" {
-        /// They are not read yet, so it is not known.
+        /// They are not read yet, so it is not known, or have to be read again.
         Unread = "unread",
         /// Organisations with few events in a batch come first.
         Fast = "fast",

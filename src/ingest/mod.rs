@@ -13,10 +13,11 @@
 //!             ├─ plan: one delivery per endpoint that wants an event, by the endpoint cache
 //!             ├─ offer: delivery's admission takes what it can start at once
 //!             ├─ store: at once, organisations with few events in the batch; the others in turns ([`waiting_events`])
+//!             ├─ defer: what an organisation has beyond its room in memory, to be read again ([`deferred_batches`])
 //!             └─ Ack::ack, once the whole batch is stored
 //! ```
 //! Half of the workers read and store what is few; the other half stores what waits. So an organisation with a burst
-//! waits for itself: whoever comes behind it is read, and stored, while its events wait. A transaction has at
+//! waits for itself: whoever comes behind it is read, and stored, while its events wait, in memory or in the journal. A transaction has at
 //! most 500 events, 4 MiB and 2,000 deliveries, or one event. Batches linger for a moment unless the server is idle,
 //! and a flood yields to the request threads ([`batch_pacer`]). Outside of a backlog, two batches are on the fast path
 //! at a time; events that arrive meanwhile are read together.
@@ -44,6 +45,7 @@
 
 mod batch_pacer;
 mod batch_parts;
+mod deferred_batches;
 mod eraser;
 mod event_storer;
 mod intake;

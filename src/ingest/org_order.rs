@@ -14,8 +14,6 @@ pub(super) struct OrgOrder(Arc<Mutex<Batches>>);
 #[derive(Debug, Default)]
 struct Batches {
     read: u64,
-    /// Those of which nobody knows yet whose events they have.
-    undecoded: BTreeSet<u64>,
     /// Those of which something of an organisation is not stored.
     unstored: HashMap<OrgId, BTreeSet<u64>>,
 }
@@ -29,12 +27,14 @@ pub(super) struct BatchPlace {
 }
 
 impl OrgOrder {
-    /// The place of a batch behind those before. To be called in the order of reading.
-    pub(super) fn next(&self) -> BatchPlace {
+    /// The place of a batch with events of these organisations behind those before. To be called in the order of reading.
+    pub(super) fn next(&self, orgs: impl Iterator<Item = OrgId>) -> BatchPlace {
         let mut batches = self.batches();
         let number = batches.read;
         batches.read += 1;
-        batches.undecoded.insert(number);
+        for org in orgs {
+            batches.unstored.entry(org).or_default().insert(number);
+        }
         BatchPlace { order: self.clone(), number }
     }
 
@@ -44,15 +44,6 @@ impl OrgOrder {
 }
 
 impl BatchPlace {
-    /// Tells whose events the batch has.
-    pub(super) fn set_orgs(&self, orgs: impl Iterator<Item = OrgId>) {
-        let mut batches = self.order.batches();
-        for org in orgs {
-            batches.unstored.entry(org).or_default().insert(self.number);
-        }
-        batches.undecoded.remove(&self.number);
-    }
-
     /// Everything that the batch has of an organisation is stored.
     pub(super) fn stored(&self, org: OrgId) {
         let mut batches = self.order.batches();
@@ -78,9 +69,8 @@ impl BatchPlace {
 impl Batches {
     /// Whether nothing of an organisation is missing in the batches before one.
     fn are_stored(&self, org: OrgId, before: u64) -> bool {
-        let is_behind =
-            |batches: &BTreeSet<u64>| batches.first().is_none_or(|first| *first >= before);
-        is_behind(&self.undecoded) && self.unstored.get(&org).is_none_or(is_behind)
+        let first = self.unstored.get(&org).and_then(|batches| batches.first());
+        first.is_none_or(|first| *first >= before)
     }
 }
 
@@ -93,18 +83,16 @@ mod tests {
     fn batch_waits_for_earlier_ones_with_the_same_organisation_alone() {
         let order = OrgOrder::default();
         let (one, other) = (OrgId::mint(Timestamp::from_micros(1)), OrgId::FIRST);
-        let (first, second, third) = (order.next(), order.next(), order.next());
+        let next = |orgs: &[OrgId]| order.next(orgs.iter().copied());
+        let (first, second, third) = (next(&[one, other]), next(&[one]), next(&[one, other]));
         let waits = |place: &BatchPlace, org| !place.is_first_of(org);
         assert!(!waits(&first, one));
-        assert!(waits(&second, one), "nobody knows yet what the first has");
-        first.set_orgs([one, other].into_iter());
-        second.set_orgs([one].into_iter());
-        assert!(waits(&second, one) && waits(&third, other));
+        assert!(waits(&second, one) && waits(&third, one) && waits(&third, other));
         first.stored(one);
         assert!(!waits(&second, one) && waits(&third, one) && waits(&third, other));
         first.stored(other);
         assert!(!waits(&third, other) && waits(&third, one));
-        let fourth = order.next();
+        let fourth = next(&[]);
         second.stored(one);
         assert!(!waits(&third, one));
         drop(third);

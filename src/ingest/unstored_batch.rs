@@ -15,46 +15,33 @@ pub(super) struct UnstoredBatch {
 }
 
 struct Unstored {
-    /// Events, by organisation.
+    /// Events, by organisation, as far as the batch is decoded.
     events: HashMap<OrgId, usize>,
+    /// Parts that are not decoded.
+    undecoded: usize,
     ack: Option<Ack>,
 }
 
 impl UnstoredBatch {
-    /// A batch of these events, the first of which was accepted at `accepted_at`. One without events is acknowledged.
-    pub(super) fn new(
-        place: BatchPlace,
-        ack: Ack,
-        accepted_at: Timestamp,
-        events: &[Arc<Event>],
-    ) -> Self {
-        Self::of(place, Some(ack), accepted_at, events)
+    /// A batch of so many parts that are decoded each by itself, the first record of which was accepted at `accepted_at`.
+    pub(super) fn new(place: BatchPlace, ack: Ack, accepted_at: Timestamp, parts: usize) -> Self {
+        Self::of(place, Some(ack), accepted_at, parts)
     }
 
     /// A batch that nobody waits for.
     #[cfg(test)]
-    pub(super) fn unacknowledged(place: BatchPlace, at: Timestamp, events: &[Arc<Event>]) -> Self {
-        Self::of(place, None, at, events)
+    pub(super) fn unacknowledged(place: BatchPlace, at: Timestamp, parts: usize) -> Self {
+        Self::of(place, None, at, parts)
     }
 
     /// Whether all of its events are stored.
     #[cfg(test)]
     pub(super) fn is_stored(&self) -> bool {
-        self.unstored.lock().unwrap().events.is_empty()
+        self.unstored.lock().unwrap().is_stored()
     }
 
-    fn of(
-        place: BatchPlace,
-        ack: Option<Ack>,
-        accepted_at: Timestamp,
-        events: &[Arc<Event>],
-    ) -> Self {
-        let mut unstored = Unstored { events: HashMap::new(), ack };
-        for event in events {
-            *unstored.events.entry(event.org_id).or_default() += 1;
-        }
-        place.set_orgs(unstored.events.keys().copied());
-        unstored.ack_if_stored();
+    fn of(place: BatchPlace, ack: Option<Ack>, accepted_at: Timestamp, parts: usize) -> Self {
+        let unstored = Unstored { events: HashMap::new(), undecoded: parts, ack };
         Self { place, accepted_at, unstored: Mutex::new(unstored) }
     }
 
@@ -71,6 +58,19 @@ impl UnstoredBatch {
     /// Whether everything that earlier batches have of an organisation is stored.
     pub(super) fn is_first_of(&self, org: OrgId) -> bool {
         self.place.is_first_of(org)
+    }
+
+    /// A part is decoded: it has these events, and they are all that the batch has of these organisations.
+    pub(super) fn decoded(&self, orgs: impl Iterator<Item = OrgId>, events: &[Arc<Event>]) {
+        let mut unstored = self.unstored.lock().unwrap_or_else(PoisonError::into_inner);
+        for event in events {
+            *unstored.events.entry(event.org_id).or_default() += 1;
+        }
+        unstored.undecoded = unstored.undecoded.saturating_sub(1);
+        for org in orgs.filter(|org| !unstored.events.contains_key(org)) {
+            self.place.stored(org);
+        }
+        unstored.ack_if_stored();
     }
 
     /// Some of its events are stored.
@@ -90,8 +90,12 @@ impl UnstoredBatch {
 }
 
 impl Unstored {
+    fn is_stored(&self) -> bool {
+        self.undecoded == 0 && self.events.is_empty()
+    }
+
     fn ack_if_stored(&mut self) {
-        if self.events.is_empty()
+        if self.is_stored()
             && let Some(ack) = self.ack.take()
         {
             ack.ack();

@@ -1,8 +1,10 @@
 //! Events that were read and wait to be stored, by organisation.
 //!
 //! The journal is read in the order of acceptance. So that an organisation with a burst makes nobody behind it wait,
-//! its events wait here while reading goes on, and organisations take turns. The number is bounded: beyond
-//! [`EVENTS_MAX`] or [`BYTES_MAX`] nothing is read, and who comes then waits in the journal.
+//! its events wait here while reading goes on, and organisations take turns. Memory is bounded by [`ROOM`]: an
+//! organisation may use as much as half of what is left, so that some is always left for the next one. What it has
+//! beyond that is deferred: reading goes on past it, and it is read again, in its order, once there is room. Only who
+//! uses its room waits in the journal, behind others that do.
 
 use std::collections::{HashMap, VecDeque};
 use std::pin::pin;
@@ -10,16 +12,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
 
+use super::deferred_batches::{DeferredBatch, DeferredBatches, WaitingSize};
 use super::metrics::BacklogGuard;
 use super::unstored_batch::UnstoredBatch;
 use crate::domain::{Event, OrgId, Timestamp};
 
-/// Events that wait before nothing is read any more.
-const EVENTS_MAX: usize = 50_000;
-/// The same in bytes of memory.
-const BYTES_MAX: usize = 32 * 1024 * 1024;
-/// Bytes that an event takes beside its payload, about.
-const EVENT_BYTES: usize = 512;
+/// What may wait in memory, about: the batches that are being decoded come on top.
+const ROOM: WaitingSize = WaitingSize { events: 50_000, bytes: 32 * 1024 * 1024 };
 /// Events that are taken of an organisation in one turn.
 const TURN_EVENTS: usize = 64;
 
@@ -38,14 +37,15 @@ struct Queues {
     by_org: HashMap<OrgId, OrgQueue>,
     /// Organisations with events, in the order of their turns.
     turns: VecDeque<OrgId>,
-    events: usize,
-    bytes: usize,
+    size: WaitingSize,
+    deferred: DeferredBatches,
 }
 
 /// What waits of an organisation.
 #[derive(Default)]
 struct OrgQueue {
     parts: VecDeque<WaitingPart>,
+    size: WaitingSize,
     /// Its shares that are being stored.
     being_stored: usize,
     /// Whether it has ordered endpoints: its shares are stored one after the other.
@@ -70,6 +70,41 @@ pub(super) struct Share {
 }
 
 impl WaitingEvents {
+    /// Of whom the events of the batch that was read last have to be deferred, for want of room: of these organisations,
+    /// which have so many.
+    pub(super) fn without_room(
+        &self,
+        sizes: &HashMap<OrgId, WaitingSize>,
+    ) -> HashMap<OrgId, WaitingSize> {
+        let queues = self.queues();
+        let has_none = |(org, size): &(&OrgId, &WaitingSize)| {
+            queues.deferred.has(org) || !queues.has_room_for(org, **size)
+        };
+        sizes.iter().filter(has_none).map(|(org, size)| (*org, *size)).collect()
+    }
+
+    /// Defers events. To be called in the order of reading.
+    pub(super) fn defer(&self, deferred: DeferredBatch) {
+        self.queues().deferred.push(deferred);
+        self.0.changed.notify_waiters();
+    }
+
+    /// Waits until there is room for what was deferred first. It stays deferred until [`Self::end_deferral`].
+    pub(super) async fn next_deferred(&self) -> DeferredBatch {
+        loop {
+            self.wait_until(|queues| queues.first_with_room().is_some()).await;
+            if let Some(deferred) = self.queues().first_with_room() {
+                return deferred.clone();
+            }
+        }
+    }
+
+    /// What was deferred first was pushed.
+    pub(super) fn end_deferral(&self) {
+        self.queues().deferred.pop();
+        self.0.changed.notify_waiters();
+    }
+
     /// Adds what a batch has of an organisation, which `is_ordered` when it has ordered endpoints.
     pub(super) fn push(
         &self,
@@ -79,9 +114,11 @@ impl WaitingEvents {
         in_backlog: BacklogGuard,
     ) {
         let mut queues = self.queues();
-        queues.events += events.len();
-        queues.bytes += events.iter().map(|event| bytes_of(event)).sum::<usize>();
+        let sizes = events.iter().map(|event| WaitingSize::of_event(event));
+        let size = sizes.fold(WaitingSize::default(), WaitingSize::plus);
+        queues.size = queues.size.plus(size);
         let queue = queues.by_org.entry(org).or_default();
+        queue.size = queue.size.plus(size);
         let is_first = queue.parts.is_empty();
         queue.is_ordered = is_ordered;
         let in_backlog = Arc::new(in_backlog);
@@ -97,12 +134,13 @@ impl WaitingEvents {
 
     /// How many events wait.
     pub(super) fn len(&self) -> usize {
-        self.queues().events
+        self.queues().size.events
     }
 
     /// Waits until more may be read.
     pub(super) async fn has_room(&self) {
-        self.wait_until(|queues| queues.events < EVENTS_MAX && queues.bytes < BYTES_MAX).await;
+        let is_free = |size: WaitingSize| size.events < ROOM.events && size.bytes < ROOM.bytes;
+        self.wait_until(|queues| is_free(queues.size) && queues.deferred.has_room()).await;
     }
 
     /// Waits until some events may be stored, and returns when the next ones were accepted.
@@ -167,6 +205,19 @@ impl WaitingEvents {
 }
 
 impl Queues {
+    /// Whether an organisation may have so much more here. One of which nothing waits may.
+    fn has_room_for(&self, org: &OrgId, more: WaitingSize) -> bool {
+        let waiting = self.by_org.get(org).map_or_else(WaitingSize::default, |queue| queue.size);
+        waiting.events == 0 || waiting.plus(more).is_half_of(ROOM.minus(self.size))
+    }
+
+    /// What was deferred first, if there is room for it.
+    fn first_with_room(&self) -> Option<&DeferredBatch> {
+        let first = self.deferred.first()?;
+        let mut sizes = first.sizes.iter();
+        sizes.all(|(org, size)| self.has_room_for(org, *size)).then_some(first)
+    }
+
     /// The organisation whose turn it is: its place among the turns, and its queue.
     fn next_turn(&self) -> Option<(usize, &OrgQueue)> {
         self.turns.iter().enumerate().find_map(|(turn, org)| {
@@ -187,8 +238,8 @@ impl Queues {
         let (mut events, mut bytes) = (Vec::new(), 0);
         while events.len() < turn_events && bytes < bytes_max {
             let Some(event) = part.events.pop_front() else { break };
-            self.events = self.events.saturating_sub(1);
-            self.bytes = self.bytes.saturating_sub(bytes_of(&event));
+            self.size = self.size.minus(WaitingSize::of_event(&event));
+            queue.size = queue.size.minus(WaitingSize::of_event(&event));
             bytes += event.payload.len();
             events.push(event);
         }
@@ -210,133 +261,5 @@ impl OrgQueue {
     }
 }
 
-/// The memory that an event takes, about.
-fn bytes_of(event: &Event) -> usize {
-    EVENT_BYTES + event.payload.len()
-}
-
 #[cfg(test)]
-mod tests {
-    use bytes::Bytes;
-    use futures_util::FutureExt;
-
-    use super::*;
-    use crate::domain::{EventId, TraceId};
-    use crate::ingest::metrics::{BacklogPriority, IngestMetrics};
-    use crate::ingest::org_order::OrgOrder;
-    use crate::telemetry::Registry;
-
-    fn org(number: i64) -> OrgId {
-        OrgId::mint(Timestamp::from_micros(number * 1_000))
-    }
-
-    fn event(org_id: OrgId, payload: usize) -> Arc<Event> {
-        let at = Timestamp::from_micros(0);
-        Arc::new(Event {
-            id: EventId::mint(at),
-            org_id,
-            event_type: "a.b".parse().unwrap(),
-            payload: Bytes::from(vec![b'1'; payload]),
-            dedup_id: None,
-            account_id: None,
-            user_id: None,
-            occurred_at: None,
-            received_at: at,
-            trace_id: TraceId::mint(),
-        })
-    }
-
-    fn in_backlog(events: usize) -> BacklogGuard {
-        let metrics = IngestMetrics::register(&Registry::new()).unwrap();
-        metrics.reading(BacklogPriority::Bulk, events)
-    }
-
-    /// Reads a batch of events, each of so many bytes, and lets all wait.
-    fn read(
-        waiting: &WaitingEvents,
-        order: &OrgOrder,
-        (org, is_ordered): (OrgId, bool),
-        sizes: &[usize],
-    ) -> Arc<UnstoredBatch> {
-        let events: Vec<_> = sizes.iter().map(|size| event(org, *size)).collect();
-        let at = Timestamp::from_micros(0);
-        let batch = Arc::new(UnstoredBatch::unacknowledged(order.next(), at, &events));
-        waiting.push(&batch, (org, is_ordered), events.into(), in_backlog(sizes.len()));
-        batch
-    }
-
-    fn sizes(shares: &[Share]) -> Vec<(OrgId, usize)> {
-        shares.iter().map(|share| (share.org, share.events.len())).collect()
-    }
-
-    #[test]
-    fn organisations_take_turns() {
-        let (waiting, order) = (WaitingEvents::default(), OrgOrder::default());
-        let (many, few) = (org(1), org(2));
-        read(&waiting, &order, (many, false), &[1; 500]);
-        read(&waiting, &order, (many, false), &[1; 500]);
-        read(&waiting, &order, (few, false), &[1; 3]);
-        let shares = waiting.take(200, usize::MAX);
-        assert_eq!(sizes(&shares), [(many, 64), (few, 3), (many, 64), (many, 64), (many, 5)]);
-        assert_eq!(waiting.len(), 1_003 - 200);
-        assert_eq!(waiting.take(usize::MAX, 100).len(), 2, "as many as have so many bytes");
-        let rest = waiting.take(usize::MAX, usize::MAX);
-        let taken: usize = rest.iter().map(|share| share.events.len()).sum();
-        assert_eq!((taken, waiting.len()), (1_003 - 200 - 100, 0));
-        assert!(waiting.next_accepted_at().now_or_never().is_none());
-        shares.iter().chain(&rest).for_each(|share| waiting.stored(share));
-        let queues = waiting.queues();
-        assert_eq!((queues.by_org.len(), queues.turns.len(), queues.bytes), (1, 0, 0));
-    }
-
-    #[test]
-    fn ordered_organisation_has_one_share_stored_at_a_time() {
-        let (waiting, order) = (WaitingEvents::default(), OrgOrder::default());
-        let (ordered, other) = (org(1), org(2));
-        let first = read(&waiting, &order, (ordered, true), &[1; 100]);
-        read(&waiting, &order, (ordered, true), &[1; 100]);
-        read(&waiting, &order, (other, false), &[1; 10]);
-        let shares = waiting.take(500, usize::MAX);
-        assert_eq!(sizes(&shares), [(ordered, 100), (other, 10)]);
-        assert!(waiting.take(500, usize::MAX).is_empty());
-        assert!(waiting.next_accepted_at().now_or_never().is_none());
-        waiting.stored(&shares[0]);
-        assert!(first.is_stored());
-        let shares = waiting.take(500, usize::MAX);
-        assert_eq!(sizes(&shares), [(ordered, 100)]);
-    }
-
-    #[test]
-    fn ordered_events_wait_for_earlier_batches_that_are_sorted_later() {
-        let (waiting, order) = (WaitingEvents::default(), OrgOrder::default());
-        let (ordered, earlier, fast) = (org(1), order.next(), order.next());
-        let later = read(&waiting, &order, (ordered, true), &[1; 10]);
-        assert!(waiting.take(500, usize::MAX).is_empty(), "nobody knows what those before have");
-        let (early_events, fast_events) = ([event(ordered, 2)], [event(ordered, 3)]);
-        let at = Timestamp::from_micros(0);
-        let earlier = Arc::new(UnstoredBatch::unacknowledged(earlier, at, &early_events));
-        let fast = UnstoredBatch::unacknowledged(fast, at, &fast_events);
-        waiting.push(&earlier, (ordered, true), early_events.into(), in_backlog(1));
-        let shares = waiting.take(500, usize::MAX);
-        assert_eq!(sizes(&shares), [(ordered, 1)]);
-        waiting.stored(&shares[0]);
-        assert!(waiting.take(500, usize::MAX).is_empty(), "one in between is on the fast path");
-        fast.stored(&fast_events);
-        let shares = waiting.take(500, usize::MAX);
-        assert_eq!(sizes(&shares), [(ordered, 10)]);
-        waiting.stored(&shares[0]);
-        assert!(later.is_stored());
-    }
-
-    #[test]
-    fn nothing_is_read_while_too_much_waits() {
-        let (waiting, order) = (WaitingEvents::default(), OrgOrder::default());
-        assert!(waiting.has_room().now_or_never().is_some());
-        read(&waiting, &order, (org(1), false), &[BYTES_MAX]);
-        assert!(waiting.has_room().now_or_never().is_none());
-        assert_eq!(waiting.take(1, 1).len(), 1);
-        assert!(waiting.has_room().now_or_never().is_some());
-        read(&waiting, &order, (org(1), false), &vec![0; EVENTS_MAX]);
-        assert!(waiting.has_room().now_or_never().is_none());
-    }
-}
+mod tests;

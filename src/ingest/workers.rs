@@ -8,19 +8,20 @@ use std::time::Duration;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::batch_pacer::{BatchPacer, LastBatch};
-use super::batch_parts::deliveries;
+use super::batch_parts::{Endpoints, deliveries};
+use super::deferred_batches::{DeferredBatch, WaitingSize};
 use super::event_storer::{EventStorer, new_backoff};
 use super::metrics::{BacklogPriority, IngestMetrics};
 use super::org_order::OrgOrder;
 use super::priority;
-use super::record;
+use super::record::{self, record_owner};
 use super::unstored_batch::UnstoredBatch;
 use super::waiting_events::{Share, WaitingEvents};
 use crate::config::IngestConfig;
 use crate::delivery::AdmissionDoor;
 use crate::domain::{Event, OrgId, Timestamp};
-use crate::journal::{Batch, JournalReader, Record};
-use crate::runtime::{Clock, CpuLoad, Heartbeat, Lifecycle, Shutdown};
+use crate::journal::{Batch, JournalReader, ReadAgain, ReadError, Record};
+use crate::runtime::{Backoff, Clock, CpuLoad, Heartbeat, Lifecycle, Shutdown};
 use crate::store::Store;
 
 /// Bytes of a batch, beyond its first record or event.
@@ -36,6 +37,8 @@ pub struct Workers {
     source: tokio::sync::Mutex<Source>,
     pacer: Mutex<BatchPacer>,
     waiting: WaitingEvents,
+    /// Reads what was deferred.
+    again: ReadAgain,
     /// One worker at a time takes what waits.
     turn: tokio::sync::Mutex<()>,
     /// Beats whenever a batch was stored.
@@ -55,9 +58,9 @@ struct Source {
     has_more: bool,
 }
 
-/// Events of records that were read together.
-struct EventBatchRead<'a> {
-    events: Vec<Arc<Event>>,
+/// Records that were read together, without those that were deferred.
+struct RecordBatchRead<'a> {
+    records: Vec<Record>,
     batch: Arc<UnstoredBatch>,
     /// Released once the events on the fast path are stored. `None` during a backlog, or when none was free in time.
     fast_permit: Option<SemaphorePermit<'a>>,
@@ -74,8 +77,9 @@ impl Workers {
         clock: Clock,
         metrics: Arc<IngestMetrics>,
     ) -> Self {
-        let quarantine = reader.quarantine();
+        let (quarantine, again) = (reader.quarantine(), reader.again());
         Self {
+            again,
             source: tokio::sync::Mutex::new(Source {
                 journal: reader,
                 order: OrgOrder::default(),
@@ -108,6 +112,10 @@ impl Workers {
     /// At the soft stop they store what they are storing; the journal keeps the rest.
     pub fn start(self, count: usize, lifecycle: &Lifecycle) {
         let workers = Arc::new(self);
+        let (again, shutdown) = (Arc::clone(&workers), lifecycle.shutdown());
+        lifecycle.spawn("reader of deferred events", async move {
+            again.read_deferred(&shutdown).await;
+        });
         let readers = (count / 2).max(1);
         for number in 0..count.max(2) {
             let workers = Arc::clone(&workers);
@@ -121,6 +129,22 @@ impl Workers {
                 // A poisoned journal ends before the process is asked to stop.
                 shutdown.requested().await;
             });
+        }
+    }
+
+    /// Reads again what was deferred, batch after batch.
+    async fn read_deferred(&self, shutdown: &Shutdown) {
+        loop {
+            let deferred = tokio::select! {
+                biased;
+                () = shutdown.requested() => return,
+                deferred = self.waiting.next_deferred() => deferred,
+            };
+            tokio::select! {
+                biased;
+                () = shutdown.requested() => return,
+                () = self.let_wait_deferred(&deferred) => self.waiting.end_deferral(),
+            }
         }
     }
 
@@ -151,7 +175,7 @@ impl Workers {
     }
 
     /// Reads a batch. One worker reads while the others store.
-    async fn next_batch(&self) -> Option<EventBatchRead<'_>> {
+    async fn next_batch(&self) -> Option<RecordBatchRead<'_>> {
         let mut source = self.source.lock().await;
         self.waiting.has_room().await;
         let fast_permit = if source.has_more { None } else { permit(&self.fast_permits).await };
@@ -159,16 +183,24 @@ impl Workers {
         if !wait.is_zero() {
             tokio::time::sleep(wait).await;
         }
-        let Batch { records, has_more, ack } = self.read(&mut source.journal).await?;
+        let Batch { mut records, has_more, extent, ack } = self.read(&mut source.journal).await?;
         let accepted_at = self.accepted_at(&records);
         ack.set_accepted_at(accepted_at);
         source.has_more = has_more;
         self.pacer().observe(LastBatch { requests: records.len(), was_full: has_more });
-        let place = source.order.next();
+        let sizes = sizes_by_org(&records);
+        let place = source.order.next(sizes.keys().copied());
+        let deferred = self.waiting.without_room(&sizes);
+        let parts = 1 + usize::from(!deferred.is_empty());
+        let batch = Arc::new(UnstoredBatch::new(place, ack, accepted_at, parts));
+        if !deferred.is_empty() {
+            let batch = Arc::clone(&batch);
+            let deferred = DeferredBatch { batch, extent, sizes: Arc::new(deferred) };
+            records.retain(|record| !deferred.has(record));
+            self.waiting.defer(deferred);
+        }
         drop(source);
-        let events = self.decode(&records);
-        let batch = Arc::new(UnstoredBatch::new(place, ack, accepted_at, &events));
-        Some(EventBatchRead { events, batch, fast_permit })
+        Some(RecordBatchRead { records, batch, fast_permit })
     }
 
     /// Reads from the journal, however long it cannot be read.
@@ -178,13 +210,30 @@ impl Workers {
         loop {
             match journal.next_batch(items_max, BATCH_BYTES_MAX).await {
                 Ok(batch) => return batch,
-                Err(error) => {
-                    let wait_ms = backoff.peek().as_millis();
-                    tracing::error!(%error, wait_ms, "cannot read the journal, retrying");
-                    backoff.sleep().await;
-                }
+                Err(error) => wait_to_read_again(&mut backoff, &error).await,
             }
         }
+    }
+
+    /// Reads again what a deferred batch is of, however long it cannot be read.
+    async fn read_again(&self, deferred: &DeferredBatch) -> Vec<Record> {
+        let mut backoff = new_backoff();
+        loop {
+            match self.again.read(&deferred.extent).await {
+                Ok(records) => return records,
+                Err(error) => wait_to_read_again(&mut backoff, &error).await,
+            }
+        }
+    }
+
+    /// Reads events again that were deferred, and lets them wait.
+    async fn let_wait_deferred(&self, deferred: &DeferredBatch) {
+        let mut records = self.read_again(deferred).await;
+        records.retain(|record| deferred.has(record));
+        let events = self.decode(&records);
+        deferred.batch.decoded(deferred.sizes.keys().copied(), &events);
+        let endpoints = self.storer.endpoints(&events).await;
+        self.let_wait(&deferred.batch, events, &endpoints);
     }
 
     /// When the first record that can be decoded was accepted.
@@ -211,27 +260,15 @@ impl Workers {
     /// Stores the events of organisations that have few in a batch, and lets the others wait. Those of organisations with
     /// ordered endpoints wait, too, for what earlier batches have of these: once an ordered delivery is stored,
     /// all earlier ones are.
-    async fn sort(&self, read: EventBatchRead<'_>) {
-        let EventBatchRead { events, batch, fast_permit } = read;
+    async fn sort(&self, read: RecordBatchRead<'_>) {
+        let RecordBatchRead { records, batch, fast_permit } = read;
+        let events = self.decode(&records);
+        batch.decoded(sizes_by_org(&records).into_keys(), &events);
         let endpoints = self.storer.endpoints(&events).await;
-        let is_ordered =
-            |org: &OrgId| endpoints.get(org).is_some_and(|of_org| of_org.has_ordered());
         let (ordered, others): (Vec<_>, Vec<_>) =
-            events.into_iter().partition(|event| is_ordered(&event.org_id));
+            events.into_iter().partition(|event| is_ordered(&endpoints, &event.org_id));
         let (fast, many) = priority::split(others, |event| deliveries(event, &endpoints));
-        let mut waiting = HashMap::<OrgId, VecDeque<Arc<Event>>>::new();
-        for event in ordered.into_iter().chain(many) {
-            waiting.entry(event.org_id).or_default().push_back(event);
-        }
-        for (org, events) in waiting {
-            let is_ordered = is_ordered(&org);
-            let priority =
-                if is_ordered { BacklogPriority::Ordered } else { BacklogPriority::Bulk };
-            let in_backlog = self.storer.metrics.reading(priority, events.len());
-            self.waiting.push(&batch, (org, is_ordered), events, in_backlog);
-        }
-        // It is known now whose events the batch does not have.
-        self.waiting.wake();
+        self.let_wait(&batch, ordered.into_iter().chain(many), &endpoints);
         let in_backlog = self.storer.metrics.reading(BacklogPriority::Fast, fast.len());
         self.storer.store_all(&fast, &endpoints).await;
         batch.stored(&fast);
@@ -241,6 +278,26 @@ impl Workers {
             self.heartbeat.beat();
         }
         self.waiting.wake();
+    }
+
+    /// Lets events of a batch wait, each organisation's in their order.
+    fn let_wait(
+        &self,
+        batch: &Arc<UnstoredBatch>,
+        events: impl IntoIterator<Item = Arc<Event>>,
+        endpoints: &Endpoints,
+    ) {
+        let mut waiting = HashMap::<OrgId, VecDeque<Arc<Event>>>::new();
+        for event in events {
+            waiting.entry(event.org_id).or_default().push_back(event);
+        }
+        for (org, events) in waiting {
+            let is_ordered = is_ordered(endpoints, &org);
+            let priority =
+                if is_ordered { BacklogPriority::Ordered } else { BacklogPriority::Bulk };
+            let in_backlog = self.storer.metrics.reading(priority, events.len());
+            self.waiting.push(batch, (org, is_ordered), events, in_backlog);
+        }
     }
 
     /// Takes a batch of what waits, of the organisations whose turn it is.
@@ -275,4 +332,28 @@ impl Workers {
 /// Waits for a permit, for a limited time.
 async fn permit(permits: &Semaphore) -> Option<SemaphorePermit<'_>> {
     tokio::time::timeout(PERMIT_WAIT, permits.acquire()).await.ok()?.ok()
+}
+
+/// Waits before the journal is read again.
+async fn wait_to_read_again(backoff: &mut Backoff, error: &ReadError) {
+    let wait_ms = backoff.peek().as_millis();
+    tracing::error!(%error, wait_ms, "cannot read the journal, retrying");
+    backoff.sleep().await;
+}
+
+/// Whose records they are, as far as this version can decode them, and what their events take.
+fn sizes_by_org(records: &[Record]) -> HashMap<OrgId, WaitingSize> {
+    let mut sizes = HashMap::<OrgId, WaitingSize>::new();
+    for record in records {
+        if let Some(org) = record_owner(&record.payload) {
+            let size = sizes.entry(org).or_default();
+            *size = size.plus(WaitingSize::of_record(record));
+        }
+    }
+    sizes
+}
+
+/// Whether an organisation has ordered endpoints.
+fn is_ordered(endpoints: &Endpoints, org: &OrgId) -> bool {
+    endpoints.get(org).is_some_and(|of_org| of_org.has_ordered())
 }

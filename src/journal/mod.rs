@@ -32,6 +32,7 @@ mod metrics;
 pub use metrics::JournalMetrics;
 
 use std::io;
+use std::ops::Range;
 use std::path::PathBuf;
 
 use bytes::Bytes;
@@ -141,6 +142,13 @@ impl JournalReader {
         }
     }
 
+    /// Reads records again that this reader has returned.
+    pub fn again(&self) -> ReadAgain {
+        match &self.0 {
+            ReaderBackend::Local(reader) => ReadAgain(ReadAgainBackend::Local(reader.again())),
+        }
+    }
+
     /// Waits for durable records and returns them: at least one, and at most `items_max` items and `bytes_max`
     /// bytes, unless the first record alone exceeds them. `None` when the journal is closed and every record has
     /// been read.
@@ -160,12 +168,51 @@ impl JournalReader {
     }
 }
 
+/// Reads records again, for who could not keep them in memory. They are there for as long as their batch is not
+/// acknowledged.
+pub struct ReadAgain(ReadAgainBackend);
+
+enum ReadAgainBackend {
+    Local(local::LocalReadAgain),
+}
+
+impl ReadAgain {
+    /// Reads the records of an extent. Those that the disk has lost meanwhile are missing, and reported as damage.
+    ///
+    /// # Errors
+    /// When records cannot be read. The next call tries the same ones again.
+    pub async fn read(&self, extent: &Extent) -> Result<Vec<Record>, ReadError> {
+        match &self.0 {
+            ReadAgainBackend::Local(again) => again.read(extent).await,
+        }
+    }
+}
+
+/// Where the records of a batch lie.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Extent {
+    first: Place,
+    /// The offset behind the last record.
+    end: u64,
+    seqs: Range<u64>,
+}
+
+#[cfg(test)]
+impl Extent {
+    /// A record of this number, wherever it lies.
+    pub fn of_seq(seq: u64) -> Self {
+        Self { first: Place { segment: seq, offset: 0 }, end: 1, seqs: seq..seq + 1 }
+    }
+}
+
 /// Records that were read together.
 pub struct Batch {
     /// The records in the order in which they were appended; at least one.
     pub records: Vec<Record>,
     /// Whether a limit ended the batch: more records were durable already.
     pub has_more: bool,
+    /// Where they lie.
+    pub extent: Extent,
     /// Acknowledges the batch.
     pub ack: Ack,
 }

@@ -110,6 +110,14 @@ impl Site {
         .await;
     }
 
+    /// How many events the server has stored.
+    async fn stored(&self) -> u64 {
+        let metrics = self.client.get(format!("{}/metrics", self.binary.base_url));
+        let text = metrics.send().await.unwrap().text().await.unwrap();
+        let line = text.lines().find_map(|line| line.strip_prefix("events_stored_total "));
+        line.unwrap().parse().unwrap()
+    }
+
     async fn take_events(&self) {
         self.execute(
             "DROP TRIGGER no_events",
@@ -231,5 +239,39 @@ async fn journal_share(database: Option<String>) {
     site.post("/api/events", &other, &large).await.expect(202);
     site.take_events().await;
     site.post_until(202, &greedy, &large).await;
+    site.binary.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn backlog_beyond_memory_makes_no_other_tenant_wait_on_sqlite() {
+    backlog_beyond_memory(None).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn backlog_beyond_memory_makes_no_other_tenant_wait_on_postgresql() {
+    backlog_beyond_memory(Some(postgres::fresh_database().await)).await;
+}
+
+async fn backlog_beyond_memory(database: Option<String>) {
+    const BATCHES: u64 = 150;
+    const EVENTS: u64 = 1_000;
+    let site = Site::start(database, &[]).await;
+    let (greedy, other) = (site.tenant().await.1, site.tenant().await.1);
+    site.refuse_events().await;
+    let events = vec![json!({"type": "a", "payload": 1}); usize::try_from(EVENTS).unwrap()];
+    let batch = json!({ "events": events }).to_string();
+    for _ in 0..BATCHES {
+        site.post("/api/events/batch", &greedy, &batch).await.expect(202);
+    }
+    let accepted = site.post("/api/events", &other, EVENT).await.expect(202);
+    let event = format!("/api/events/{}", text(&accepted, "id"));
+    site.take_events().await;
+    until("the other tenant's event is stored", async || {
+        site.call(Method::GET, &event, &other, "").await.status == 200
+    })
+    .await;
+    let stored = site.stored().await;
+    assert!(stored < BATCHES * EVENTS / 2, "{stored} were stored before it");
+    until("the backlog is stored", async || site.stored().await == BATCHES * EVENTS + 1).await;
     site.binary.stop().await;
 }

@@ -11,6 +11,7 @@ use super::in_flight::InFlight;
 use super::quarantine::{Quarantine, QuarantineContents};
 use super::reader::{LocalReader, Unread};
 use super::recovery::Recovered;
+use super::segment_files::SegmentFiles;
 use super::segment_manager::SegmentManager;
 use super::segments::Segments;
 use super::shares::Shares;
@@ -100,13 +101,15 @@ pub(super) fn start(
         disk_is_full: false,
     };
     let reader = LocalReader {
-        fs: Arc::clone(fs),
-        dir: dir.clone(),
-        id: recovered.id,
+        files: SegmentFiles {
+            fs: Arc::clone(fs),
+            dir: dir.clone(),
+            id: recovered.id,
+            quarantine: Arc::clone(&quarantine),
+        },
         segments: Arc::clone(&segments),
         in_flight: Arc::clone(&in_flight),
         owner: options.owner,
-        quarantine: Arc::clone(&quarantine),
         unread,
         lost: Unread::default(),
         position: recovered.start,

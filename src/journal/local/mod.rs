@@ -18,7 +18,7 @@
 //! Appends that arrive while one group is synced form the next group ([`append_queue`]), which is written in one
 //! call, synced once and acknowledged together ([`writer`], [`group_commit`]). The reader reads the files back, up to
 //! the last synced record and never beyond ([`reader`]); the batches it returned are in [`in_flight`] until they are
-//! acknowledged. Each organisation has a share of the queue and of the disk ([`shares`]). The segment manager
+//! acknowledged, and can be read once more until then ([`read_again`]). Each organisation has a share of the queue and of the disk ([`shares`]). The segment manager
 //! prepares segments ahead of need, writes the checkpoint and frees acknowledged segments, or keeps them for a while,
 //! for a replay ([`segment_manager`], [`retention`]). [`format`](self::format) has the bytes on disk, [`recovery`]
 //! restores a consistent state after a crash. Every call to the file system goes through [`FileSystem`].
@@ -58,9 +58,11 @@ mod held_bytes;
 mod in_flight;
 mod listing;
 mod quarantine;
+mod read_again;
 mod reader;
 mod recovery;
 mod retention;
+mod segment_files;
 mod segment_manager;
 mod segment_scan;
 mod segment_state;
@@ -93,6 +95,7 @@ pub use stored_records::{JournalExtent, StoredRecords, extent};
 pub(super) use handle::LocalJournal;
 pub(super) use in_flight::LocalAck;
 pub(super) use quarantine::LocalQuarantine;
+pub(super) use read_again::LocalReadAgain;
 pub(super) use reader::LocalReader;
 
 /// The lock file of earlier versions.

@@ -5,6 +5,7 @@ mod faults;
 mod model;
 mod poison;
 mod quarantine;
+mod read_again;
 mod recovery_cost;
 mod retention;
 mod shares;

@@ -1,0 +1,124 @@
+//! Batches of which the events of some organisations were left in the journal, to be read again.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+
+use super::record::record_owner;
+use super::unstored_batch::UnstoredBatch;
+use crate::domain::{Event, OrgId};
+use crate::journal::{Extent, Record};
+
+/// Batches and organisations of which something is deferred at most, some 200 bytes each.
+const DEFERRED_MAX: usize = 65_536;
+/// Bytes that an event takes beside its payload, about.
+const EVENT_BYTES: usize = 512;
+
+/// Events of a batch that were deferred: they lie in the journal.
+#[derive(Clone)]
+pub(super) struct DeferredBatch {
+    pub(super) batch: Arc<UnstoredBatch>,
+    pub(super) extent: Extent,
+    /// Whose events, and what they take in memory.
+    pub(super) sizes: Arc<HashMap<OrgId, WaitingSize>>,
+}
+
+/// What events take that wait in memory.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub(super) struct WaitingSize {
+    pub(super) events: usize,
+    pub(super) bytes: usize,
+}
+
+/// The deferred events, in the order of reading.
+#[derive(Default)]
+pub(super) struct DeferredBatches {
+    batches: VecDeque<DeferredBatch>,
+    /// In how many of them an organisation has events.
+    by_org: HashMap<OrgId, usize>,
+    /// The sum of these numbers.
+    parts: usize,
+}
+
+impl DeferredBatches {
+    /// Whether one more may be added.
+    pub(super) const fn has_room(&self) -> bool {
+        self.parts < DEFERRED_MAX
+    }
+
+    /// How many batches there are.
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.batches.len()
+    }
+
+    /// Whether something of an organisation is deferred. Then everything behind it has to be.
+    pub(super) fn has(&self, org: &OrgId) -> bool {
+        self.by_org.contains_key(org)
+    }
+
+    /// Adds the batch that was read last.
+    pub(super) fn push(&mut self, deferred: DeferredBatch) {
+        for org in deferred.sizes.keys() {
+            *self.by_org.entry(*org).or_default() += 1;
+        }
+        self.parts += deferred.sizes.len();
+        self.batches.push_back(deferred);
+    }
+
+    /// The one that was read first.
+    pub(super) fn first(&self) -> Option<&DeferredBatch> {
+        self.batches.front()
+    }
+
+    /// The first one waits in memory now.
+    pub(super) fn pop(&mut self) {
+        let Some(first) = self.batches.pop_front() else { return };
+        self.parts -= first.sizes.len();
+        for org in first.sizes.keys() {
+            if let Some(left) = self.by_org.get_mut(org) {
+                *left -= 1;
+                if *left == 0 {
+                    self.by_org.remove(org);
+                }
+            }
+        }
+    }
+}
+
+impl DeferredBatch {
+    /// Whether a record was deferred.
+    pub(super) fn has(&self, record: &Record) -> bool {
+        record_owner(&record.payload).is_some_and(|org| self.sizes.contains_key(&org))
+    }
+}
+
+impl WaitingSize {
+    /// What the events of a record take, about.
+    pub(super) const fn of_record(record: &Record) -> Self {
+        let events = record.items as usize;
+        Self { events, bytes: events * EVENT_BYTES + record.payload.len() }
+    }
+
+    /// What an event takes, about.
+    pub(super) const fn of_event(event: &Event) -> Self {
+        Self { events: 1, bytes: EVENT_BYTES + event.payload.len() }
+    }
+
+    /// Both together.
+    pub(super) const fn plus(self, other: Self) -> Self {
+        Self { events: self.events + other.events, bytes: self.bytes + other.bytes }
+    }
+
+    /// What is left without the other.
+    pub(super) const fn minus(self, other: Self) -> Self {
+        Self {
+            events: self.events.saturating_sub(other.events),
+            bytes: self.bytes.saturating_sub(other.bytes),
+        }
+    }
+
+    /// Whether it is at most half of another.
+    pub(super) const fn is_half_of(self, other: Self) -> bool {
+        self.events <= other.events / 2 && self.bytes <= other.bytes / 2
+    }
+}
