@@ -61,6 +61,8 @@ struct Source {
 /// Records that were read together, without those that were deferred.
 struct RecordBatchRead<'a> {
     records: Vec<Record>,
+    /// Whose they are.
+    orgs: Vec<OrgId>,
     batch: Arc<UnstoredBatch>,
     /// Released once the events on the fast path are stored. `None` during a backlog, or when none was free in time.
     fast_permit: Option<SemaphorePermit<'a>>,
@@ -193,6 +195,7 @@ impl Workers {
         let deferred = self.waiting.without_room(&sizes);
         let parts = 1 + usize::from(!deferred.is_empty());
         let batch = Arc::new(UnstoredBatch::new(place, ack, accepted_at, parts));
+        let orgs = sizes.into_keys().filter(|org| !deferred.contains_key(org)).collect();
         if !deferred.is_empty() {
             let batch = Arc::clone(&batch);
             let deferred = DeferredBatch { batch, extent, sizes: Arc::new(deferred) };
@@ -200,7 +203,7 @@ impl Workers {
             self.waiting.defer(deferred);
         }
         drop(source);
-        Some(RecordBatchRead { records, batch, fast_permit })
+        Some(RecordBatchRead { records, orgs, batch, fast_permit })
     }
 
     /// Reads from the journal, however long it cannot be read.
@@ -261,9 +264,9 @@ impl Workers {
     /// ordered endpoints wait, too, for what earlier batches have of these: once an ordered delivery is stored,
     /// all earlier ones are.
     async fn sort(&self, read: RecordBatchRead<'_>) {
-        let RecordBatchRead { records, batch, fast_permit } = read;
+        let RecordBatchRead { records, orgs, batch, fast_permit } = read;
         let events = self.decode(&records);
-        batch.decoded(sizes_by_org(&records).into_keys(), &events);
+        batch.decoded(orgs.into_iter(), &events);
         let endpoints = self.storer.endpoints(&events).await;
         let (ordered, others): (Vec<_>, Vec<_>) =
             events.into_iter().partition(|event| is_ordered(&endpoints, &event.org_id));
