@@ -45,12 +45,6 @@ impl DeferredBatches {
         self.parts < DEFERRED_MAX
     }
 
-    /// How many batches there are.
-    #[cfg(test)]
-    pub(super) fn len(&self) -> usize {
-        self.batches.len()
-    }
-
     /// Whether something of an organisation is deferred. Then everything behind it has to be.
     pub(super) fn has(&self, org: &OrgId) -> bool {
         self.by_org.contains_key(org)

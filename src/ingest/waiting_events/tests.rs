@@ -182,9 +182,10 @@ fn what_is_deferred_is_read_again_in_its_order_before_what_is_behind_it() {
     }
     assert!(waiting.without_room(&so_many(many, 1)).is_empty());
     assert!(waiting.next_deferred().now_or_never().is_none());
-    shares.iter().for_each(|share| waiting.stored(share));
     let rest = waiting.take(usize::MAX, usize::MAX);
-    rest.iter().for_each(|share| waiting.stored(share));
+    for share in shares.iter().chain(&rest) {
+        waiting.stored(share);
+    }
     assert_eq!((waiting.len(), waiting.queues().by_org.len()), (0, 0));
 }
 
@@ -196,6 +197,8 @@ type Written = Vec<(usize, usize)>;
 struct Model {
     waiting: WaitingEvents,
     order: OrgOrder,
+    /// That of every event.
+    payload: Option<Bytes>,
     batches: Vec<Arc<UnstoredBatch>>,
     journal: Vec<Vec<Arc<Event>>>,
     taken: Vec<Share>,
@@ -203,8 +206,8 @@ struct Model {
 }
 
 impl Model {
-    /// An event of this takes a sixteenth of the room.
-    const PAYLOAD: &[u8] = &[b'1'; ROOM.bytes / 16];
+    /// An event of so many bytes takes a sixteenth of the room.
+    const PAYLOAD_BYTES: usize = ROOM.bytes / 16;
 
     fn is_ordered(org_id: OrgId) -> bool {
         org_id == org(0)
@@ -216,13 +219,14 @@ impl Model {
         if self.waiting.has_room().now_or_never().is_none() {
             return false;
         }
+        let payload = self.payload.get_or_insert_with(|| vec![b'1'; Self::PAYLOAD_BYTES].into());
         let number = self.journal.iter().map(Vec::len).sum::<usize>();
         let orgs = written.iter().flat_map(|(of, events)| std::iter::repeat_n(*of, *events));
         let events: Vec<_> = orgs
             .enumerate()
             .map(|(index, of)| {
                 let mut event = Arc::unwrap_or_clone(event(org(i64::try_from(of).unwrap()), 0));
-                event.payload = Bytes::from_static(Self::PAYLOAD);
+                event.payload = payload.clone();
                 event.received_at = Timestamp::from_micros(i64::try_from(number + index).unwrap());
                 Arc::new(event)
             })
@@ -255,8 +259,8 @@ impl Model {
     /// Reads again what was deferred, if there is room.
     fn read_again(&self) -> bool {
         let Some(deferred) = self.waiting.next_deferred().now_or_never() else { return false };
-        let index = (0..).find(|index| Extent::of_seq(*index) == deferred.extent).unwrap();
-        let events = self.journal[usize::try_from(index).unwrap()].iter();
+        let is_it = |index: &usize| Extent::of_seq(*index as u64) == deferred.extent;
+        let events = self.journal[(0..self.journal.len()).find(is_it).unwrap()].iter();
         let events = events.filter(|event| deferred.sizes.contains_key(&event.org_id));
         let events: Vec<_> = events.cloned().collect();
         deferred.batch.decoded(deferred.sizes.keys().copied(), &events);
