@@ -66,6 +66,7 @@ impl Bench {
                 occurred_at: None,
                 received_at: now,
                 trace_id: TraceId::mint(),
+                accept_span: None,
             })
         };
         let events: Vec<_> = (0..count).map(event).collect();

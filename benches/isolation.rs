@@ -114,6 +114,7 @@ async fn measure(hangs: bool) -> (f64, f64) {
             occurred_at: None,
             received_at: now,
             trace_id: TraceId::mint(),
+            accept_span: None,
         });
         board.stored.lock().unwrap().insert(event.id.to_string(), Stopwatch::start());
         // As ingest does it.

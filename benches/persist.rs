@@ -48,6 +48,7 @@ fn batch(orgs: &[OrgId], clock: &Clock) -> Vec<Arc<Event>> {
             occurred_at: None,
             received_at,
             trace_id: TraceId::mint(),
+            accept_span: None,
         })
     };
     (0..BATCH).map(event).collect()

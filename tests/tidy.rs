@@ -27,7 +27,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("domain", &[]),
     ("config", &["domain"]),
     ("runtime", &["domain"]),
-    ("telemetry", &["domain", "config"]),
+    ("telemetry", &["domain", "config", "runtime"]),
     ("store", &["domain", "config", "runtime", "telemetry"]),
     ("journal", &["domain", "config", "runtime", "telemetry"]),
     ("limit", &["domain", "config", "runtime", "telemetry"]),

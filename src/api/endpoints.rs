@@ -210,6 +210,7 @@ pub async fn send_test(
         occurred_at: None,
         received_at: now,
         trace_id,
+        accept_span: None,
     });
     let planned = subsystems.store.plan_event(org_id, id, &event, by, now).await?;
     let delivery_id = planned.map_err(|refusal| Refusal::plan(org_id, id, refusal))?;

@@ -22,6 +22,7 @@ use crate::config::{Config, StoreConfig};
 use crate::http::Tls;
 use crate::runtime::{Background, Clock, Gate, Lifecycle, Wake};
 use crate::store::{Store, StoreMetrics};
+use crate::telemetry::OtlpExport;
 
 /// Settings of a server beyond its configuration.
 pub struct AppBuilder<'a> {
@@ -69,6 +70,7 @@ impl<'a> AppBuilder<'a> {
         let metrics = Metrics::new().map_err(OpenError::Metrics)?;
         let tls = wiring::read_certificate(config).await?;
         let background = Background::start().map_err(AppError::Threads)?;
+        let export = OtlpExport::start(&config.otlp, &metrics.otlp, &background.handle())?;
         let descriptors = DescriptorBudget::raise(config);
         descriptors.log();
         let config = &descriptors.apply(config);
@@ -109,6 +111,7 @@ impl<'a> AppBuilder<'a> {
             mark: mark.clone(),
             clock: store_start.clock.clone(),
             metrics,
+            tracer: export.tracer(),
             work: self.background,
             background: lifecycle.in_background(&background).behind(&gate),
             foreground: lifecycle.behind(&gate),
@@ -147,6 +150,7 @@ impl<'a> AppBuilder<'a> {
             first_keys,
             registration,
             mark,
+            export,
             shutdown_timeout: config.server.shutdown_timeout,
             _background: background,
         })
@@ -196,6 +200,7 @@ pub(super) fn check(config: &Config) -> Result<GivenKeys, AppError> {
     config.check_sizes()?;
     config.retention.check()?;
     config.disk.check()?;
+    config.otlp.check()?;
     storage::check_journal_size(&config.journal)?;
     GivenKeys::read(&config.bootstrap)
 }

@@ -6,10 +6,11 @@ use std::path::PathBuf;
 use super::storage::{MissingKeysError, OpenError, OpenJournalError};
 use super::stored_mark::MarkError;
 use crate::api::Refusal;
-use crate::config::{DiskError, RetentionError, SizeError};
+use crate::config::{DiskError, ExportBatchError, RetentionError, SizeError};
 use crate::delivery::DeliveryError;
 use crate::http::TlsError;
 use crate::store::{MigrateError, StoreError};
+use crate::telemetry::OtlpStartError;
 
 /// Why a server could not be built, or did not stop cleanly.
 #[derive(Debug, thiserror::Error)]
@@ -23,6 +24,12 @@ pub enum AppError {
     /// Settings of retention contradict each other.
     #[error(transparent)]
     Retention(#[from] RetentionError),
+    /// Settings of the export of traces and logs contradict each other.
+    #[error(transparent)]
+    ExportBatch(#[from] ExportBatchError),
+    /// The export of traces and logs could not be started.
+    #[error(transparent)]
+    Otlp(#[from] OtlpStartError),
     /// The store could not be opened.
     #[error(transparent)]
     Open(#[from] OpenError),

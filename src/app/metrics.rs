@@ -9,7 +9,7 @@ use crate::http::{ApiMetrics, HttpMetrics};
 use crate::ingest::IngestMetrics;
 use crate::journal::JournalMetrics;
 use crate::store::StoreMetrics;
-use crate::telemetry::{GaugeByText, ProcessMetrics, Registry, metrics};
+use crate::telemetry::{GaugeByText, OtlpMetrics, ProcessMetrics, Registry, metrics};
 
 /// The registry and the metrics in it. Each part of the process is given its own.
 #[derive(Clone, Debug)]
@@ -30,6 +30,8 @@ pub struct Metrics {
     pub delivery: Arc<DeliveryMetrics>,
     /// Of analytics.
     pub analytics: Arc<AnalyticsMetrics>,
+    /// Of the export of traces and logs.
+    pub otlp: Arc<OtlpMetrics>,
     /// Of the process.
     pub process: Arc<ProcessMetrics>,
     /// Of the program.
@@ -60,6 +62,7 @@ impl Metrics {
             store: StoreMetrics::register(&registry)?,
             delivery: DeliveryMetrics::register(&registry)?,
             analytics: AnalyticsMetrics::register(&registry)?,
+            otlp: OtlpMetrics::register(&registry)?,
             process: ProcessMetrics::register(&registry)?,
             _build: build_metrics(&registry)?,
             registry: Arc::new(registry),

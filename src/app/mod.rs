@@ -65,11 +65,15 @@ pub use crate::http::openapi_document;
 use crate::http::{self, Api, Tls};
 use crate::runtime::{Background, Clock, Lifecycle, Shutdown, Stopwatch};
 use crate::store::{Store, StoreError};
+use crate::telemetry::OtlpExport;
 use registration::Registration;
 use stored_mark::StoredMark;
 
 /// How long the stop may take beyond `SHUTDOWN_TIMEOUT`, which is for the work in progress.
 const STOP_BEYOND_MAX: Duration = Duration::from_millis(800);
+
+/// How much of that a collector of traces and logs gets that does not answer.
+const FLUSH_MAX: Duration = Duration::from_secs(1);
 
 /// A server that listens and does not answer before [`Self::run`].
 pub struct App {
@@ -83,6 +87,7 @@ pub struct App {
     first_keys: FirstKeys,
     registration: Registration,
     mark: StoredMark,
+    export: OtlpExport,
     shutdown_timeout: Duration,
     /// Dropped last: the background threads run the store and most tasks.
     _background: Background,
@@ -208,20 +213,24 @@ impl App {
             Ok::<_, AppError>(())
         };
         // A database that is locked or gone, or a disk that does not answer, would be waited for.
-        if let Ok(closed) = timeout(left(), closing).await {
-            closed?;
-        } else {
+        let closed = timeout(left(), closing).await.unwrap_or_else(|_| {
             tracing::warn!("the journal or the store does not close; leaving it");
+            Ok(())
+        });
+        match &closed {
+            Err(_) => {}
+            Ok(()) if drained => tracing::info!("stopped"),
+            Ok(()) => {
+                let timeout = self.shutdown_timeout;
+                tracing::warn!(
+                    ?timeout,
+                    "stopped at SHUTDOWN_TIMEOUT; the rest resumes at the next start"
+                );
+            }
         }
-        if drained {
-            tracing::info!("stopped");
-        } else {
-            let timeout = self.shutdown_timeout;
-            tracing::warn!(
-                ?timeout,
-                "stopped at SHUTDOWN_TIMEOUT; the rest resumes at the next start"
-            );
-        }
+        // Last, for the spans of attempts that the stop waited for, and its lines.
+        self.export.flush(left().min(FLUSH_MAX)).await;
+        closed?;
         match self.lifecycle.failure() {
             Some(task) => Err(AppError::TaskFailed(task)),
             None if poisoned => Err(AppError::JournalPoisoned),

@@ -33,6 +33,7 @@ use crate::journal::{Journal, JournalReader};
 use crate::limit::RateLimiter;
 use crate::runtime::{Background, Clock, CpuLoad, DiskSpace, Heartbeat, Lifecycle, Wake};
 use crate::store::{Store, retention_defaults};
+use crate::telemetry::Tracer;
 
 /// What every part depends on.
 pub(super) struct Wiring<'a> {
@@ -45,6 +46,7 @@ pub(super) struct Wiring<'a> {
     pub(super) mark: StoredMark,
     pub(super) clock: Clock,
     pub(super) metrics: Metrics,
+    pub(super) tracer: Tracer,
     /// Whether background tasks are started.
     pub(super) work: BackgroundWork,
     /// Tasks on the threads that answer requests.
@@ -70,7 +72,8 @@ impl Wiring<'_> {
     pub(super) fn delivery(&self, idle_connections: usize) -> Result<DeliveryPart, AppError> {
         let config = &self.config.delivery;
         let inputs = DeliveryInputs::new(self.due.clone(), self.registration.id());
-        let inputs = DeliveryInputs { idle_connections, ..inputs };
+        let tracer = self.tracer.clone();
+        let inputs = DeliveryInputs { idle_connections, tracer, ..inputs };
         let (store, metrics) = (self.store.for_delivery(), Arc::clone(&self.metrics.delivery));
         let service = DeliveryService::new(config, store, self.clock.clone(), metrics, inputs)?;
         let (running, door) = (service.running(), service.door());
@@ -111,7 +114,8 @@ impl Wiring<'_> {
             door,
             self.clock.clone(),
             Arc::clone(&self.metrics.ingest),
-        );
+        )
+        .traced_by(self.tracer.clone());
         let marking = self.mark.clone().run(
             self.journal.clone(),
             self.store.clone(),
@@ -291,6 +295,7 @@ impl Wiring<'_> {
             delivery_health: running.health,
             ingest,
             metrics: self.metrics.for_api(),
+            tracer: self.tracer,
             background: threads.handle(),
             shutdown: self.foreground.shutdown(),
         };

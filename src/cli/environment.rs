@@ -13,11 +13,12 @@ use clap::{Arg, Command};
 const PREFIX: &str = "HOOKGATE_";
 
 /// Settings that hold secrets. `<NAME>_FILE` names a file with the value.
-const SECRETS: [&str; 5] = [
+const SECRETS: [&str; 6] = [
     "BOOTSTRAP_API_KEY",
     "BOOTSTRAP_OPERATOR_KEY",
     "DATABASE_URL",
     "DATABASE_LISTEN_URL",
+    "OTEL_EXPORTER_OTLP_HEADERS",
     "SECRETS_KEY",
 ];
 

@@ -17,7 +17,7 @@ const FIRST_KEYS: &str = "first-keys.txt";
 
 /// Runs the server until SIGTERM or SIGINT, or until a part of it fails.
 pub(super) async fn run(config: &Config) -> Result<(), CliError> {
-    init_logs(&config.telemetry)?;
+    init_logs(&config.telemetry, config.otlp.logs_url().is_some())?;
     // Keys in the output of a service end up in a log.
     let keys_file =
         (!std::io::stdout().is_terminal()).then(|| config.store.data_dir.join(FIRST_KEYS));

@@ -16,6 +16,8 @@ mod journal;
 mod limit;
 mod networks;
 mod origins;
+mod otlp;
+mod otlp_values;
 mod retention;
 mod secrets;
 mod server;
@@ -38,6 +40,8 @@ pub use journal::JournalConfig;
 pub use limit::LimitConfig;
 pub use networks::Networks;
 pub use origins::Origins;
+pub use otlp::{ExportBatchError, OtlpCompression, OtlpConfig, OtlpProtocol, SignalExporter};
+pub use otlp_values::{ResourceAttributes, SamplerName};
 pub use retention::{RetentionConfig, RetentionError, days};
 pub use secrets::SecretsKeys;
 pub use server::{ServerConfig, parse_host};
@@ -82,4 +86,7 @@ pub struct Config {
     /// Logs and metrics.
     #[command(flatten)]
     pub telemetry: TelemetryConfig,
+    /// The export of traces and logs.
+    #[command(flatten)]
+    pub otlp: OtlpConfig,
 }

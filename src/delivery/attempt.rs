@@ -11,11 +11,16 @@ use crate::domain::{
     Attempt, DeadReason, Decision, ErrorClass, LeasedDelivery, Outcome, RetrySchedule, Timestamp,
 };
 use crate::runtime::Clock;
+use crate::telemetry::{OrgLines, Tracer};
 
+use super::attempt_span::attempt_span;
 use super::breaker::AttemptSignal;
 use super::outcome_report::OutcomeReport;
 use super::retry;
 use super::sender::Sender;
+
+/// Deliveries that became dead letters.
+static DEAD_LETTERS: OrgLines = OrgLines::new();
 
 /// Makes attempts and reports their outcomes. Shared by all attempts in flight.
 #[derive(Debug)]
@@ -27,6 +32,7 @@ pub(super) struct Attempter {
     pub(super) disable_after: Duration,
     pub(super) clock: Clock,
     pub(super) metrics: Arc<DeliveryMetrics>,
+    pub(super) tracer: Tracer,
     pub(super) reports: mpsc::Sender<OutcomeReport>,
 }
 
@@ -79,6 +85,9 @@ impl Attempter {
         if decision == Decision::Delivered && is_first_hand {
             let took = decided_at.since(delivery.event.received_at);
             self.metrics.hookgate_event_delivery_seconds.observe(took.as_secs_f64());
+        }
+        if let Some(parent) = delivery.event.accept_span {
+            self.tracer.record(|| attempt_span(&delivery, &attempt, parent, took));
         }
         log(&delivery, &attempt, &decision);
 
@@ -140,23 +149,24 @@ fn metric_label(decision: &Decision) -> WebhookResult {
     }
 }
 
-/// Logs a failed attempt. Only with ids: a URL may carry a secret in its query.
+/// Logs a failed attempt, and that a delivery is a dead letter once per organisation and minute. Only with ids: a URL may carry a secret in its query.
 fn log(delivery: &LeasedDelivery, attempt: &Attempt, decision: &Decision) {
     let (org, endpoint) = (delivery.event.org_id, delivery.endpoint.id);
     let id = delivery.id;
     let number = attempt.number;
     let status = attempt.status_code;
     let (class, error) = (attempt.error_class.map(ErrorClass::as_str), attempt.error.as_deref());
-    match decision {
-        Decision::Delivered => {}
-        Decision::RetryAt(next) => {
-            tracing::debug!(%org, %endpoint, delivery = %id, number, status, class, error, %next,
-                "webhook attempt failed");
-        }
-        Decision::Dead(reason) => {
-            tracing::warn!(%org, %endpoint, delivery = %id, number, status, class, error, %reason,
-                "delivery became a dead letter");
-        }
+    if *decision == Decision::Delivered {
+        return;
+    }
+    let trace_id = &delivery.event.trace_id;
+    tracing::debug!(%org, %endpoint, delivery = %id, %trace_id, number, status, class, error,
+        ?decision, "webhook attempt failed");
+    if let Decision::Dead(reason) = decision
+        && let Some(unlogged) = DEAD_LETTERS.due(org)
+    {
+        tracing::warn!(%org, %endpoint, delivery = %id, %trace_id, number, status, class, error,
+            %reason, unlogged, "delivery became a dead letter");
     }
 }
 

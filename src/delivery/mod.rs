@@ -64,6 +64,7 @@
 mod admission;
 mod aside;
 mod attempt;
+mod attempt_span;
 mod breaker;
 mod claimer;
 mod connection_pools;
@@ -103,6 +104,7 @@ use crate::config::DeliveryConfig;
 use crate::domain::InstanceId;
 use crate::runtime::{Clock, Lifecycle, Shutdown, Wake};
 use crate::store::{Store, StoreError};
+use crate::telemetry::Tracer;
 
 use admission::AdmissionLimits;
 use attempt::Attempter;
@@ -168,12 +170,15 @@ pub struct DeliveryInputs {
     pub resolver: Option<Arc<dyn DnsResolver>>,
     /// Idle connections to receivers at most, over all hosts.
     pub idle_connections: usize,
+    /// Records the spans of attempts.
+    pub tracer: Tracer,
 }
 
 impl DeliveryInputs {
-    /// Inputs that resolve names by the settings.
+    /// Inputs that resolve names by the settings, without spans.
     pub fn new(wake: Wake, instance: InstanceId) -> Self {
-        Self { wake, instance, resolver: None, idle_connections: IDLE_CONNECTIONS_MAX }
+        let (idle_connections, tracer) = (IDLE_CONNECTIONS_MAX, Tracer::off());
+        Self { wake, instance, resolver: None, idle_connections, tracer }
     }
 }
 
@@ -201,7 +206,7 @@ impl DeliveryService {
         metrics: Arc<DeliveryMetrics>,
         inputs: DeliveryInputs,
     ) -> Result<Self, DeliveryError> {
-        let DeliveryInputs { wake, instance, resolver, idle_connections } = inputs;
+        let DeliveryInputs { wake, instance, resolver, idle_connections, tracer } = inputs;
         let options = DispatcherOptions {
             timeout: config.delivery_timeout,
             lease: lease_span(config),
@@ -241,6 +246,7 @@ impl DeliveryService {
             disable_after: config.disable_after,
             clock,
             metrics: Arc::clone(&metrics),
+            tracer,
             reports: reports_in,
         };
         let dispatcher = Dispatcher {

@@ -24,11 +24,10 @@ use reqwest::header::{HeaderMap, RETRY_AFTER};
 use reqwest::{Client, Response};
 use rustls::ClientConfig;
 use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::PemObject;
-use rustls_platform_verifier::Verifier;
 
 use crate::domain::{ErrorClass, LeasedDelivery, Timestamp};
-use crate::runtime::{Clock, Stopwatch};
+use crate::runtime::{self, Clock, Stopwatch, client_tls};
+use crate::telemetry::OrgLines;
 
 use super::DeliveryError;
 use super::connection_pools::{ConnectionPools, PoolLimits};
@@ -54,6 +53,9 @@ const H2_CONNECTION_WINDOW_BYTES: u32 = 1024 * 1024;
 /// How long idle connections are kept. Many receivers close theirs after a minute, and a request on a
 /// connection that is just being closed is a failed attempt.
 const IDLE_CONNECTION_MAX: Duration = Duration::from_secs(30);
+
+/// Webhooks that cannot be built, such as those whose secret cannot be read.
+static UNBUILDABLE: OrgLines = OrgLines::new();
 
 /// Sends webhooks. Clones share their connections.
 #[derive(Clone, Debug)]
@@ -122,7 +124,7 @@ impl Sender {
     ) -> Result<Self, DeliveryError> {
         let factory = ClientFactory {
             resolver: PinnedResolver::new(guard.clone()),
-            tls: tls_config(authorities)?,
+            tls: client_tls(authorities)?,
             connect_timeout: options.connect_timeout,
         };
         let limits = PoolLimits { idle: options.idle, idle_per_host: options.idle_per_host };
@@ -198,7 +200,9 @@ impl Sender {
             if matches!(failure.class, ErrorClass::Signing | ErrorClass::Internal) {
                 let (org, endpoint) = (delivery.endpoint.org_id, delivery.endpoint.id);
                 let (id, error) = (delivery.id, failure.text.as_str());
-                tracing::error!(%org, %endpoint, delivery = %id, error, "cannot build a webhook request");
+                if let Some(unlogged) = UNBUILDABLE.due(org) {
+                    tracing::error!(%org, %endpoint, delivery = %id, error, unlogged, "cannot build a webhook request");
+                }
             }
             SendResult::failed(failure, started_at, took)
         }))
@@ -253,29 +257,10 @@ impl ClientFactory {
     }
 }
 
-/// The TLS settings of every client: the system's certificate authorities plus `authorities`, HTTP/2 or HTTP/1.1.
-fn tls_config(authorities: Vec<CertificateDer<'static>>) -> Result<ClientConfig, rustls::Error> {
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let verifier = Verifier::new_with_extra_roots(authorities, Arc::clone(&provider))?;
-    let mut config = ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()?
-        .dangerous()
-        .with_custom_certificate_verifier(Arc::new(verifier))
-        .with_no_client_auth();
-    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-    Ok(config)
-}
-
-/// Reads the CA certificates of a PEM file.
+/// Reads the CA certificates of `WEBHOOK_CA_FILE`.
 pub(super) fn read_authorities(path: &Path) -> Result<Vec<CertificateDer<'static>>, DeliveryError> {
-    let failed = |reason: String| DeliveryError::Authorities { path: path.to_owned(), reason };
-    let pem = std::fs::read(path).map_err(|error| failed(error.to_string()))?;
-    let authorities = CertificateDer::pem_slice_iter(&pem).collect::<Result<Vec<_>, _>>();
-    let authorities = authorities.map_err(|error| failed(error.to_string()))?;
-    if authorities.is_empty() {
-        return Err(failed("it contains no certificate".to_owned()));
-    }
-    Ok(authorities)
+    let failed = |reason| DeliveryError::Authorities { path: path.to_owned(), reason };
+    runtime::read_authorities(path).map_err(failed)
 }
 
 /// The result of an attempt; a panic is a failure.

@@ -53,12 +53,13 @@ pub fn sent_request(
     let mut headers: BTreeMap<String, String> =
         custom.iter().map(|(name, _)| (name.to_lowercase(), MASK.to_owned())).collect();
     headers.entry("x-trace-id".to_owned()).or_insert_with(|| event.trace_id.to_string());
+    let span = webhook::span(delivery, event.accept_span, attempt.number);
     let own = [
         ("content-type", "application/json".to_owned()),
         ("webhook-id", event.id.to_string()),
         ("webhook-timestamp", attempt.started_at.seconds().to_string()),
         ("webhook-signature", MASK.to_owned()),
-        ("traceparent", event.trace_id.traceparent(delivery.uuid())),
+        ("traceparent", event.trace_id.traceparent(span)),
     ];
     headers.extend(own.map(|(name, value)| (name.to_owned(), value)));
     headers.remove("user-agent");
@@ -97,7 +98,7 @@ mod tests {
 
     use super::*;
     use crate::delivery::webhook::tests::delivery;
-    use crate::domain::{CustomHeaders, LeasedDelivery, WebhookFormat};
+    use crate::domain::{CustomHeaders, LeasedDelivery, SpanId, WebhookFormat};
 
     fn attempt(started_at: Timestamp, error_class: Option<ErrorClass>) -> Attempt {
         Attempt {
@@ -133,6 +134,16 @@ mod tests {
             let built = built[name].to_str().unwrap();
             assert_eq!(value, if masked { MASK } else { built }, "{name}");
         }
+    }
+
+    #[test]
+    fn attempt_of_a_sampled_trace_is_told_with_its_own_span() {
+        let mut delivery = delivery();
+        Arc::get_mut(&mut delivery.event).unwrap().accept_span = Some(SpanId::mint());
+        let at = delivery.endpoint.created_at;
+        let built = webhook::headers(&delivery, at, b"{}").unwrap();
+        let told = sent(&delivery, &attempt(at, None)).unwrap();
+        assert_eq!(told.headers["traceparent"], built["traceparent"].to_str().unwrap());
     }
 
     #[test]

@@ -9,8 +9,8 @@ use reqwest::header::{
 use serde_json::{Value, json};
 
 use crate::domain::{
-    DecryptionError, Event, EventSummary, EventType, LeasedDelivery, Timestamp, WebhookFormat,
-    is_cloud_event,
+    DecryptionError, DeliveryId, Event, EventSummary, EventType, LeasedDelivery, SpanId, Timestamp,
+    WebhookFormat, is_cloud_event,
 };
 
 use super::signer::sign_with_all;
@@ -92,6 +92,15 @@ fn head(
     head
 }
 
+/// The span that the `traceparent` of an attempt names: its own if the trace of the event is sampled, or else one of the
+/// delivery, which nobody records.
+pub(super) fn span(delivery: DeliveryId, accept_span: Option<SpanId>, number: u32) -> SpanId {
+    match accept_span {
+        Some(_) => SpanId::of_attempt(delivery, number),
+        None => SpanId::of_delivery(delivery),
+    }
+}
+
 /// Why the headers of a webhook cannot be built. The webhook is then not sent.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum HeadersError {
@@ -122,7 +131,9 @@ pub(super) fn headers(
     let id = event.id.to_string();
     let timestamp = at.seconds().to_string();
     let signature = sign_with_all(secrets.signing_at(at), &id, &timestamp, body);
-    let traceparent = event.trace_id.traceparent(delivery.id.uuid());
+    let number = delivery.attempts.saturating_add(1);
+    let span = span(delivery.id, event.accept_span, number);
+    let traceparent = event.trace_id.traceparent(span);
 
     let mut headers = HeaderMap::with_capacity(9);
     for (name, value) in custom.iter() {
@@ -149,7 +160,7 @@ pub(super) mod tests {
 
     use crate::domain::{
         CustomHeaders, DeliveryId, Endpoint, EventId, InstanceId, Lease, LeaseToken, OrgId,
-        Secrets, SigningSecret, TraceId,
+        Secrets, SigningSecret, TraceId, TraceParent,
     };
 
     use super::*;
@@ -169,6 +180,7 @@ pub(super) mod tests {
             occurred_at: None,
             received_at: AT,
             trace_id: TraceId::mint(),
+            accept_span: None,
         };
         let url = "https://example.com/".parse().unwrap();
         let endpoint = Endpoint::new(org_id, url, SigningSecret::generate().unwrap(), AT);
@@ -252,6 +264,23 @@ pub(super) mod tests {
         let traceparent = headers["traceparent"].to_str().unwrap();
         assert_eq!(TraceId::from_traceparent(traceparent).unwrap(), delivery.event.trace_id);
         assert_eq!(headers["x-trace-id"], delivery.event.trace_id.to_string());
+    }
+
+    #[test]
+    fn attempt_of_a_sampled_trace_names_its_own_span() {
+        let mut delivery = delivery();
+        let parent = |delivery: &LeasedDelivery| {
+            let headers = headers(delivery, AT, b"{}").unwrap();
+            headers["traceparent"].to_str().unwrap().parse::<TraceParent>().unwrap()
+        };
+        assert_eq!(parent(&delivery).span, SpanId::of_delivery(delivery.id));
+        Arc::get_mut(&mut delivery.event).unwrap().accept_span = Some(SpanId::mint());
+        for attempts in 0..3 {
+            delivery.attempts = attempts;
+            let TraceParent { trace_id, span, is_sampled } = parent(&delivery);
+            assert_eq!(span, SpanId::of_attempt(delivery.id, attempts + 1));
+            assert!(is_sampled && trace_id == delivery.event.trace_id);
+        }
     }
 
     fn with(change: impl FnOnce(&mut Endpoint)) -> LeasedDelivery {

@@ -4,7 +4,8 @@ use bytes::Bytes;
 use sha2::{Digest, Sha256};
 
 use super::{
-    Cursor, EventId, EventType, EventTypeFilter, ListOrder, OrgId, Timestamp, TraceFilter, TraceId,
+    Cursor, EventId, EventType, EventTypeFilter, ListOrder, OrgId, SpanId, Timestamp, TraceFilter,
+    TraceId,
 };
 
 /// An accepted event. Its payload is the tenant's JSON, byte for byte.
@@ -30,6 +31,8 @@ pub struct Event {
     pub received_at: Timestamp,
     /// The trace it belongs to.
     pub trace_id: TraceId,
+    /// The span of the request that posted it, of which its attempts are children; `None` unless its trace is sampled.
+    pub accept_span: Option<SpanId>,
 }
 
 impl Event {
@@ -86,6 +89,8 @@ pub struct EventSummary {
     pub received_at: Timestamp,
     /// The trace it belongs to.
     pub trace_id: TraceId,
+    /// As in [`Event`].
+    pub accept_span: Option<SpanId>,
 }
 
 impl From<Event> for EventSummary {
@@ -101,6 +106,7 @@ impl From<Event> for EventSummary {
             occurred_at,
             received_at,
             trace_id,
+            accept_span,
         } = event;
         Self {
             id,
@@ -113,6 +119,7 @@ impl From<Event> for EventSummary {
             occurred_at,
             received_at,
             trace_id,
+            accept_span,
         }
     }
 }

@@ -43,6 +43,7 @@ mod scope;
 mod secrets;
 mod session;
 mod signing_secret;
+mod span;
 mod timestamp;
 mod trace;
 mod violation;
@@ -103,6 +104,7 @@ pub use session::{ConsoleSession, SessionGrants, SessionKind};
 pub use signing_secret::{
     Ed25519Secret, HmacSecret, PublicKey, SignatureScheme, SigningSecret, SigningSecretError,
 };
+pub use span::{SpanId, TraceParent};
 pub use timestamp::{Month, MonthError, Timestamp, TimestampError};
 pub use trace::{TraceFilter, TraceId};
 pub use violation::Violation;

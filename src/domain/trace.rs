@@ -8,7 +8,7 @@ use std::time::Duration;
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
-use super::{EventId, Timestamp};
+use super::{EventId, SpanId, Timestamp};
 
 /// A trace id: 16 bytes, never all zero, <https://www.w3.org/TR/trace-context/#trace-id>. It is written as 32 lower-case
 /// hexadecimal digits, or as its caller wrote it where that was another text.
@@ -125,13 +125,10 @@ impl TraceId {
         }
     }
 
-    /// A `traceparent` for a request sent on behalf of this trace, with the last eight bytes of
-    /// `span` as its parent id. The sampled flag is set.
-    pub fn traceparent(&self, span: Uuid) -> String {
-        let mut span_id = [0; 8];
-        span_id.copy_from_slice(&span.as_bytes()[8..]);
+    /// A `traceparent` for a request that this span of the trace sends. The sampled flag is set.
+    pub fn traceparent(&self, span: SpanId) -> String {
         let trace = u128::from_be_bytes(self.bytes);
-        format!("00-{trace:032x}-{:016x}-01", u64::from_be_bytes(span_id))
+        format!("00-{trace:032x}-{span}-01")
     }
 }
 
@@ -197,7 +194,7 @@ mod tests {
         let header = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
         let trace = TraceId::from_traceparent(header).unwrap();
         assert_eq!(trace.to_string(), ID);
-        assert_eq!(TraceId::from_traceparent(&trace.traceparent(Uuid::nil())).unwrap(), trace);
+        assert_eq!(TraceId::from_traceparent(&trace.traceparent(SpanId::mint())).unwrap(), trace);
     }
 
     #[test]
@@ -220,7 +217,10 @@ mod tests {
             assert_eq!(trace.text().is_none(), text == ID);
             assert_eq!(TraceId::from_header(text, None).unwrap(), trace);
             assert_eq!(TraceId::from_parts(*trace.bytes(), trace.text()), trace);
-            assert!(TraceId::from_traceparent(&trace.traceparent(Uuid::nil())).is_ok(), "{text}");
+            assert!(
+                TraceId::from_traceparent(&trace.traceparent(SpanId::mint())).is_ok(),
+                "{text}"
+            );
         }
         let bytes = |text: &str| *TraceId::from_header(text, None).unwrap().bytes();
         assert_eq!(bytes(dashed), bytes(ID));

@@ -26,6 +26,7 @@ use super::state::AppState;
 use super::{body, extract, paths, respond};
 use crate::domain::IdempotencyKey;
 use crate::store::{IdempotencyClaim, KeptAnswer, NamedRequest};
+use crate::telemetry::LineLimit;
 
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 /// Says that an answer is a kept one.
@@ -136,10 +137,15 @@ async fn settle(
     Ok(Response::from_parts(head, Body::from(body)))
 }
 
+/// Answers that could not be kept.
+static UNKEPT_ANSWERS: LineLimit<()> = LineLimit::new();
+
 /// The request was answered all the same; only its repeats are affected.
 fn log_failure(result: crate::store::Result<()>) {
-    if let Err(error) = result {
-        tracing::warn!(%error, "cannot keep the answer to a request with an Idempotency-Key");
+    if let Err(error) = result
+        && let Some(unlogged) = UNKEPT_ANSWERS.due(())
+    {
+        tracing::warn!(%error, unlogged, "cannot keep the answer to a request with an Idempotency-Key");
     }
 }
 

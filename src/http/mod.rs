@@ -71,6 +71,7 @@ mod router;
 mod routes;
 mod scrapes;
 mod server;
+mod server_span;
 mod state;
 mod static_answer;
 mod stream_caller;

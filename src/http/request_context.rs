@@ -8,17 +8,20 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use uuid::Uuid;
 
 use super::error::ApiError;
+use super::server_span::ServerSpan;
 use crate::domain::TraceId;
 use crate::runtime::{Clock, Stopwatch};
 
 /// The trace id of every answer; in requests, for senders that do not use W3C Trace Context.
 pub(super) const X_TRACE_ID: HeaderName = HeaderName::from_static("x-trace-id");
-const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+pub(super) const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 
 /// When and from where a request came, and which trace it belongs to. The middleware makes it.
 #[derive(Clone, Debug)]
 pub(super) struct RequestContext {
     pub(super) trace_id: TraceId,
+    /// Its span, if it posts events and its trace is sampled.
+    pub(super) span: Option<ServerSpan>,
     /// Runs since the head of the request arrived.
     pub(super) watch: Stopwatch,
     /// The other end of the connection: the client, or a proxy; see [`client_ip`](super::client_ip).
@@ -29,7 +32,7 @@ impl RequestContext {
     /// The context of a request with these headers that arrives now.
     pub(super) fn new(headers: &HeaderMap, peer: IpAddr, clock: &Clock) -> Self {
         let trace_id = trace_id(headers, || TraceId::mint_at(clock.now()));
-        Self { trace_id, watch: Stopwatch::start(), peer }
+        Self { trace_id, span: None, watch: Stopwatch::start(), peer }
     }
 }
 

@@ -18,6 +18,7 @@ use super::ratelimit_headers::{self, Counted};
 use super::state::AppState;
 use crate::domain::{TraceId, Violation};
 use crate::limit::RateLimitState;
+use crate::telemetry::LineLimit;
 
 /// An error, as RFC 9457 section 3 describes it.
 #[derive(JsonSchema, Serialize)]
@@ -205,11 +206,20 @@ pub(super) fn json_bytes(status: StatusCode, body: impl Into<Body>) -> Response 
     response
 }
 
+/// Requests that failed because something that the server depends on did, by the code of the answer.
+static FAILED_REQUESTS: LineLimit<&'static str> = LineLimit::new();
+
 /// An error as the caller gets it. Logs the error, loudly where operators should know of it.
 pub(super) fn problem(error: &ApiError, trace_id: &TraceId) -> Response {
     match error.fault() {
         Fault::Client => tracing::debug!(%trace_id, refusal = ?error, "request refused"),
-        Fault::Dependency => tracing::warn!(%trace_id, cause = ?error, "request failed"),
+        Fault::Dependency => {
+            tracing::debug!(%trace_id, refusal = ?error, "request failed");
+            // Every request fails so while the store is away.
+            if let Some(unlogged) = FAILED_REQUESTS.due(error.problem().code) {
+                tracing::warn!(%trace_id, cause = ?error, unlogged, "request failed");
+            }
+        }
         Fault::Internal => tracing::error!(%trace_id, cause = ?error, "request failed"),
     }
     let mut response = Response::new(Body::from(problem_body(error, trace_id)));

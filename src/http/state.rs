@@ -22,6 +22,7 @@ use crate::domain::{NewEventLimits, OrgId, OrgLimit, OrgLimits, Timestamp};
 use crate::ingest::Intake;
 use crate::limit::{ConcurrencyLimiter, FairSemaphore, RateLimiter, Reader};
 use crate::runtime::{Heartbeat, Shutdown, Stopwatch};
+use crate::telemetry::Tracer;
 
 /// A ping that takes longer counts as an outage: a probe must answer before its caller gives up.
 const PING_TIMEOUT: Duration = Duration::from_secs(1);
@@ -51,6 +52,8 @@ pub struct Parts {
     pub ingest: Heartbeat,
     /// The metrics that the API counts or shows.
     pub metrics: ApiMetrics,
+    /// Records the spans of requests that post events.
+    pub tracer: Tracer,
     /// The background runtime, for work that yields to requests.
     pub background: Handle,
     /// Signals shutdown.

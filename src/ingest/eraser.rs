@@ -14,6 +14,10 @@ use super::record;
 use crate::domain::{Erasure, ErasureSubject};
 use crate::runtime::{Backoff, Clock, Shutdown, Stopwatch};
 use crate::store::{ErasureStep, QuarantinedRecord, Store, StoreError};
+use crate::telemetry::OrgLines;
+
+/// Erasures that have ended.
+static ENDED_ERASURES: OrgLines = OrgLines::new();
 
 /// How often the store is polled for erasures.
 const POLL_INTERVAL: Duration = Duration::from_secs(1);
@@ -64,9 +68,12 @@ impl Eraser {
             Some(ErasureStep::Continues) => {}
             Some(ErasureStep::Ended(erasure)) => {
                 let Erasure { id, org_id, events, deliveries, dead_letters, .. } = erasure;
-                tracing::info!(
-                    org = %org_id, erasure = %id, events, deliveries, dead_letters, "erasure finished"
-                );
+                if let Some(unlogged) = ENDED_ERASURES.due(org_id) {
+                    tracing::info!(
+                        org = %org_id, erasure = %id, events, deliveries, dead_letters, unlogged,
+                        "erasure finished"
+                    );
+                }
             }
             Some(ErasureStep::Records(erasure, records)) => {
                 let ids = records.iter().filter(|record| is_meant(&erasure, record));

@@ -7,11 +7,13 @@ use std::time::Duration;
 use super::batch_parts::{Endpoints, fitting};
 use super::metrics::IngestMetrics;
 use super::record;
+use super::store_span::StoreSpan;
 use crate::delivery::AdmissionDoor;
 use crate::domain::{Event, LeaseToken, OrgId};
 use crate::journal::RecordQuarantine;
 use crate::runtime::{Backoff, Clock, Stopwatch};
 use crate::store::{EventBatch, Persisted, Store, StoreError, plan_deliveries};
+use crate::telemetry::{OrgLines, Tracer};
 
 /// The first wait after the store failed; doubled up to [`RETRY_WAIT_MAX`].
 const RETRY_WAIT: Duration = Duration::from_millis(50);
@@ -22,6 +24,9 @@ const PATIENCE: Duration = Duration::from_mins(2);
 /// The same for parts of such a batch.
 const PART_PATIENCE: Duration = Duration::from_secs(5);
 
+/// Events that are dead letters because of what their tenants put into them.
+static REJECTED_EVENTS: OrgLines = OrgLines::new();
+
 /// Stores events and offers their deliveries.
 pub(super) struct EventStorer {
     pub(super) store: Store,
@@ -31,6 +36,8 @@ pub(super) struct EventStorer {
     pub(super) metrics: Arc<IngestMetrics>,
     /// For records that cannot be stored.
     pub(super) quarantine: RecordQuarantine,
+    /// Records the spans of batches with events of sampled traces.
+    pub(super) tracer: Tracer,
     /// Counts the batches that were stored.
     pub(super) stored: AtomicU64,
 }
@@ -124,7 +131,12 @@ impl EventStorer {
         let lease = offered.lease();
         *tried = Some(lease.token);
         let batch = EventBatch { events, endpoints, deliveries: &deliveries, lease: Some(lease) };
-        let mut persisted = self.store.system().persist_events(batch, now).await?;
+        let span = StoreSpan::begin(&self.tracer, &self.clock, events);
+        let persisted = self.store.system().persist_events(batch, now).await;
+        if let Some(span) = span {
+            self.tracer.record(|| span.ended(events, &persisted));
+        }
+        let mut persisted = persisted?;
         self.count(&persisted);
         offered.stored(&deliveries, &mut persisted);
         Ok(())
@@ -161,10 +173,13 @@ impl EventStorer {
                 "the store rejected an event and its dead letter; the journal's quarantine keeps it"
             );
         } else {
-            tracing::warn!(
-                %org, %event, detail,
-                "the store rejected an event; it is now a dead letter"
-            );
+            tracing::debug!(%org, %event, detail, "the store rejected an event");
+            if let Some(unlogged) = REJECTED_EVENTS.due(org) {
+                tracing::warn!(
+                    %org, %event, detail, unlogged,
+                    "the store rejected an event; it is now a dead letter"
+                );
+            }
         }
     }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::task::spawn_blocking;
 
-use crate::domain::{EventId, NewEvent, OrgId, Timestamp, TraceId};
+use crate::domain::{EventId, NewEvent, OrgId, SpanId, Timestamp, TraceId};
 use crate::journal::{AppendError, Journal, JournalStatus, QuarantineContents};
 use crate::runtime::{Clock, DiskLevel, DiskSpace};
 
@@ -43,12 +43,12 @@ impl Intake {
     }
 
     /// Accepts the events of one request, all or none. They are on stable storage when this returns their ids, in the
-    /// order of `events`.
+    /// order of `events`. Their trace comes with the span of the request if it is sampled.
     pub async fn accept(
         &self,
         org_id: OrgId,
         events: &[NewEvent<'_>],
-        trace_id: TraceId,
+        (trace_id, accept_span): (TraceId, Option<SpanId>),
     ) -> Result<Vec<EventId>, AcceptError> {
         if self.disk.level() == DiskLevel::Full {
             return Err(AcceptError::StorageLow);
@@ -59,7 +59,7 @@ impl Intake {
             None => EventId::mint(received_at),
         };
         let ids: Vec<EventId> = events.iter().map(mint).collect();
-        let header = RecordHeader { org_id, received_at, trace_id };
+        let header = RecordHeader { org_id, received_at, trace_id, accept_span };
         let record = record::encode(&header, events, &ids)?;
         let items = u32::try_from(events.len()).unwrap_or(u32::MAX);
         self.journal.append(&record, items).await?;

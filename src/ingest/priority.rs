@@ -62,6 +62,7 @@ mod tests {
             occurred_at: None,
             received_at: at,
             trace_id: TraceId::mint(),
+            accept_span: None,
         })
     }
 

@@ -13,7 +13,8 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::domain::{Event, EventId, EventType, NewEvent, OrgId, Timestamp, TraceId};
+use super::record_trace::TraceFields;
+use crate::domain::{Event, EventId, EventType, NewEvent, OrgId, SpanId, Timestamp, TraceId};
 
 const VERSION: u8 = 3;
 /// Nothing of the trace but its id.
@@ -27,6 +28,8 @@ pub(super) struct RecordHeader {
     pub(super) org_id: OrgId,
     pub(super) received_at: Timestamp,
     pub(super) trace_id: TraceId,
+    /// The span of the request; `None` unless its trace is sampled.
+    pub(super) accept_span: Option<SpanId>,
 }
 
 /// Why a record cannot be encoded or decoded.
@@ -51,17 +54,6 @@ struct Head {
     org_id: [u8; 16],
     received_at: i64,
     trace_id: [u8; 16],
-}
-
-/// What is known of the trace beside its id.
-#[derive(Default, Serialize, Deserialize)]
-struct TraceFields<'a> {
-    /// The caller's own text, if it is not the digits of the id.
-    text: Option<&'a str>,
-    /// The caller's span; reserved, always `None`.
-    parent_span: Option<[u8; 8]>,
-    /// Whether the caller records the trace; reserved, always `None`.
-    is_sampled: Option<bool>,
 }
 
 /// The part of a record before its events.
@@ -107,8 +99,7 @@ pub(super) fn encode(
         trace_id: *header.trace_id.bytes(),
     };
     record = postcard::to_extend(&head, record)?;
-    let trace = TraceFields { text: header.trace_id.text(), ..TraceFields::default() };
-    record = postcard::to_extend(&trace, record)?;
+    record = postcard::to_extend(&TraceFields::of(&header.trace_id, header.accept_span), record)?;
     for (new_event, id) in drafts.iter().zip(ids) {
         let entry = Entry {
             id: id.uuid().into_bytes(),
@@ -138,6 +129,7 @@ pub(super) fn encode_event(event: &Event) -> Result<Vec<u8>, RecordError> {
         org_id: event.org_id,
         received_at: event.received_at,
         trace_id: event.trace_id.clone(),
+        accept_span: event.accept_span,
     };
     encode(&shared, &[new_event], &[event.id])
 }
@@ -166,10 +158,11 @@ pub(super) fn received_at(record: &[u8]) -> Result<Timestamp, RecordError> {
 pub(super) fn decode(record: &Bytes) -> Result<Vec<Arc<Event>>, RecordError> {
     let (Shared { mut head, trace, apart_us }, mut rest) = shared(record)?;
     let trace_id = TraceId::from_parts(head.trace_id, trace.text);
+    let traced = (&trace_id, trace.accept_span());
     let mut events = Vec::new();
     while !rest.is_empty() {
         let (entry, tail): (Entry<'_>, &[u8]) = postcard::take_from_bytes(rest)?;
-        events.push(Arc::new(event(&head, &trace_id, &entry, record)?));
+        events.push(Arc::new(event(&head, traced, &entry, record)?));
         head.received_at = head.received_at.saturating_add(apart_us);
         rest = tail;
     }
@@ -193,7 +186,7 @@ fn shared(record: &[u8]) -> Result<(Shared<'_>, &[u8]), RecordError> {
 
 fn event(
     head: &Head,
-    trace_id: &TraceId,
+    (trace_id, accept_span): (&TraceId, Option<SpanId>),
     entry: &Entry<'_>,
     record: &Bytes,
 ) -> Result<Event, RecordError> {
@@ -209,6 +202,7 @@ fn event(
         occurred_at: entry.occurred_at.map(Timestamp::from_micros),
         received_at: Timestamp::from_micros(head.received_at),
         trace_id: trace_id.clone(),
+        accept_span,
     })
 }
 
@@ -234,6 +228,7 @@ mod tests {
             org_id: OrgId::mint(Timestamp::from_micros(1)),
             received_at: Timestamp::from_micros(1_700_000_000_000_001),
             trace_id: TraceId::mint(),
+            accept_span: None,
         }
     }
 
@@ -374,6 +369,21 @@ mod tests {
         let record = Bytes::from(encode(&shared, &[new_event("1")], &[id]).unwrap());
         let events = decode(&record).unwrap();
         assert_eq!(events[0].trace_id, trace_id);
+        let again = Bytes::from(encode_event(&events[0]).unwrap());
+        assert_eq!(decode(&again).unwrap(), events);
+    }
+
+    #[test]
+    fn span_of_a_sampled_request_is_kept_and_no_other_costs_a_byte() {
+        let (plain, id) = (shared(), EventId::mint(Timestamp::from_micros(1)));
+        let sampled = RecordHeader { accept_span: Some(SpanId::mint()), ..plain.clone() };
+        let encoded = |header| Bytes::from(encode(header, &[new_event("1")], &[id]).unwrap());
+        let (short, long) = (encoded(&plain), encoded(&sampled));
+        // The span, and whether it is sampled.
+        assert_eq!(long.len(), short.len() + 8 + 1);
+        assert_eq!(decode(&short).unwrap()[0].accept_span, None);
+        let events = decode(&long).unwrap();
+        assert_eq!(events[0].accept_span, sampled.accept_span);
         let again = Bytes::from(encode_event(&events[0]).unwrap());
         assert_eq!(decode(&again).unwrap(), events);
     }

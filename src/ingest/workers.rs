@@ -23,6 +23,7 @@ use crate::domain::{Event, OrgId, Timestamp};
 use crate::journal::{Batch, JournalReader, ReadAgain, ReadError, Record};
 use crate::runtime::{Backoff, Clock, CpuLoad, Heartbeat, Lifecycle, Shutdown};
 use crate::store::Store;
+use crate::telemetry::Tracer;
 
 /// Bytes of a batch, beyond its first record or event.
 const BATCH_BYTES_MAX: usize = 4 * 1024 * 1024;
@@ -97,12 +98,20 @@ impl Workers {
                 clock,
                 metrics,
                 quarantine,
+                tracer: Tracer::off(),
                 stored: AtomicU64::new(0),
             },
             fast_permits: Semaphore::new(SMALL_BATCHES_MAX),
             small_permits: Semaphore::new(SMALL_BATCHES_MAX),
             batch_events_max: config.store_batch_events as usize,
         }
+    }
+
+    /// The same workers, which record the spans of what they store.
+    #[must_use]
+    pub fn traced_by(mut self, tracer: Tracer) -> Self {
+        self.storer.tracer = tracer;
+        self
     }
 
     /// Beats whenever a batch was stored.

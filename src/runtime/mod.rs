@@ -1,7 +1,9 @@
-//! The runtime of background tasks: clock, shutdown, wake-ups, heartbeats, backoff.
+//! The runtime of background tasks: clock, shutdown, wake-ups, heartbeats, backoff, TLS
+//! of clients.
 
 mod background;
 mod backoff;
+mod client_tls;
 mod clock;
 mod cpu_load;
 mod descriptors;
@@ -13,6 +15,7 @@ mod wake;
 
 pub use background::Background;
 pub use backoff::Backoff;
+pub use client_tls::{client_tls, read_authorities};
 pub use clock::{Clock, Monotonic, Stopwatch};
 pub use cpu_load::CpuLoad;
 pub use descriptors::raise_descriptor_limit;

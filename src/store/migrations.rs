@@ -70,6 +70,7 @@ steps! {
     24 "0024" "change_log";
     25 "0025" "console_sessions";
     26 "0026" "failing_endpoints";
+    28 "0028" "accept_span";
 }
 
 /// The table in which sqlx keeps what was applied.

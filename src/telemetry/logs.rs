@@ -6,10 +6,13 @@ use std::str::FromStr;
 use std::sync::{Mutex, OnceLock, PoisonError};
 
 use tracing::Level;
-use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::Targets;
-use tracing_subscriber::reload::Error as ReloadError;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::reload::{self, Error as ReloadError};
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{EnvFilter, Layer};
 
+use super::otlp::LogExportLayer;
 use crate::config::{LogFormat, TelemetryConfig};
 
 /// Which lines are logged: a level, or levels per module. It shows at least errors of this program.
@@ -76,11 +79,12 @@ pub fn set_log_filter(filter: LogFilter) {
     }
 }
 
-/// Starts logging to standard error. Only the first call in a process has an effect.
+/// Starts logging to standard error, and to the collector if `exports` and once [`OtlpExport`](super::OtlpExport) has
+/// started. Only the first call in a process has an effect.
 ///
 /// # Errors
 /// When the filter is invalid, or shows no line of this program.
-pub fn init_logs(config: &TelemetryConfig) -> Result<(), String> {
+pub fn init_logs(config: &TelemetryConfig, exports: bool) -> Result<(), String> {
     let filter: LogFilter = config.log.parse().map_err(|error| format!("RUST_LOG: {error}"))?;
     // Colours are for people; in a file or a pipe they are noise.
     let is_terminal = std::io::stderr().is_terminal();
@@ -90,24 +94,21 @@ pub fn init_logs(config: &TelemetryConfig) -> Result<(), String> {
         LogFormat::Text => true,
         LogFormat::Json => false,
     };
-    let builder = tracing_subscriber::fmt()
+    let lines = tracing_subscriber::fmt::layer()
         .with_writer(std::io::stderr)
         // If standard error is closed, the subscriber would report that with `eprintln!`, which panics
         // in the task that logs. Losing the line is the lesser evil.
         .log_internal_errors(false)
         .with_ansi(colours);
+    let lines = if is_text { lines.boxed() } else { lines.json().flatten_event(true).boxed() };
+    let (filtering, handle) = reload::Layer::new(filter.filter());
+    let subscriber = tracing_subscriber::registry()
+        .with(filtering)
+        .with(lines)
+        .with(exports.then(LogExportLayer::new));
     // Fails if logging was started before, which the doc above promises to ignore.
-    let (started, replace): (_, Box<ReplaceFilter>) = if is_text {
-        let builder = builder.with_env_filter(filter.filter()).with_filter_reloading();
-        let handle = builder.reload_handle();
-        (builder.try_init(), Box::new(move |filter| handle.reload(filter)))
-    } else {
-        let builder = builder.json().flatten_event(true);
-        let builder = builder.with_env_filter(filter.filter()).with_filter_reloading();
-        let handle = builder.reload_handle();
-        (builder.try_init(), Box::new(move |filter| handle.reload(filter)))
-    };
-    if started.is_ok() {
+    if subscriber.try_init().is_ok() {
+        let replace = Box::new(move |filter| handle.reload(filter));
         let _ = RUNNING.set(RunningFilter { now: Mutex::new(filter), replace });
     }
     Ok(())

@@ -157,6 +157,7 @@ impl EventMaker {
             occurred_at,
             received_at,
             trace_id: TraceId::from_bytes(self.random.random()),
+            accept_span: None,
         }
     }
 

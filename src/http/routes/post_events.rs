@@ -33,6 +33,7 @@ use crate::http::metrics::RejectedRequest;
 use crate::http::request::{UnreadRequest, refuse_query};
 use crate::http::request_context::RequestContext;
 use crate::http::respond::{Accepted, RateLimitHeaders, WrittenAnswer};
+use crate::http::server_span::ServerSpan;
 use crate::http::state::{AppState, Settings};
 use crate::http::{body, rate_limit};
 use crate::ingest::AcceptError;
@@ -238,8 +239,12 @@ async fn accept(
     tenant: &Tenant,
     new_events: &[NewEvent<'_>],
 ) -> Result<Vec<EventId>, ApiError> {
-    match app.intake.accept(tenant.org_id, new_events, context.trace_id.clone()).await {
+    let trace = (context.trace_id.clone(), context.span.as_ref().map(ServerSpan::id));
+    match app.intake.accept(tenant.org_id, new_events, trace).await {
         Ok(ids) => {
+            if let Some(span) = &context.span {
+                span.accepted(tenant.org_id, &ids);
+            }
             app.metrics.http.events_ingested_total.inc_by(ids.len() as u64);
             tenant.principal.usage.add(ids.len() as u64);
             app.metrics.http.event_ingestion_latency_seconds.observe(context.watch.seconds());

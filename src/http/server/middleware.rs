@@ -37,6 +37,7 @@ use crate::http::paths::SINGLE_EVENTS;
 use crate::http::request_context::{self, RequestContext, X_TRACE_ID};
 use crate::http::router::router;
 use crate::http::routes::events;
+use crate::http::server_span::ServerSpan;
 use crate::http::state::{AppState, Settings};
 use crate::http::unread_body::RequestBody;
 use crate::http::{console, cors, idempotency, respond};
@@ -83,9 +84,12 @@ impl Api {
         let trusted = &self.app.settings().trusted_proxies;
         let logged = self.access_log.begin((&request, counted.route), connection.peer, trusted);
         let malformed = malformed(&request, connection);
-        let context =
-            RequestContext::new(request.headers(), connection.peer, &self.app.subsystems().clock);
-        let trace_id = context.trace_id.clone();
+        let clock = &self.app.subsystems().clock;
+        let mut context = RequestContext::new(request.headers(), connection.peer, clock);
+        let (trace_id, watch) = (context.trace_id.clone(), context.watch);
+        let posted = (request.method(), counted.route);
+        let span = ServerSpan::begin(&self.app.tracer, posted, request.headers(), &trace_id);
+        context.span.clone_from(&span);
         let origin = self.allowed_origin(request.headers());
         let is_page = console::owns(request.uri().path());
         let waits = request.headers().contains_key(EXPECT);
@@ -117,6 +121,10 @@ impl Api {
             cors::allow(headers, origin);
         }
         self.counters.count(counted, response.status());
+        if let Some(span) = span {
+            let ended = (clock.now(), watch.elapsed());
+            self.app.tracer.record(|| span.ended(&trace_id, response.status(), ended));
+        }
         if let Some(logged) = logged {
             logged.log(response.status(), &trace_id);
         }

@@ -26,6 +26,7 @@ fn event(org_id: OrgId, payload: usize) -> Arc<Event> {
         occurred_at: None,
         received_at: at,
         trace_id: TraceId::mint(),
+        accept_span: None,
     })
 }
 

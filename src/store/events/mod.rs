@@ -32,7 +32,7 @@ use super::page::ListBounds;
 use super::{AuditRecord, Result, Store, System, audit, changes, endpoints, storable, timed};
 use crate::domain::{
     Actor, DeadReason, DeliveryId, EndpointId, EndpointKind, Event, EventFilter, EventId,
-    EventSummary, Lease, LeasedDelivery, OrgId, Page, PageRequest, Timestamp, TraceId,
+    EventSummary, Lease, LeasedDelivery, OrgId, Page, PageRequest, SpanId, Timestamp, TraceId,
 };
 use crate::store::metrics::DbOperation;
 use plan::{DedupPass, PendingRow};
@@ -109,9 +109,9 @@ pub enum PlanRefusal {
 }
 
 /// The columns of an event, in the order in which the engines' INSERT statements have them.
-pub(super) const COLUMNS: Columns<11> = columns! {
+pub(super) const COLUMNS: Columns<12> = columns! {
     id org_id event_type payload dedup_id account_id user_id occurred_at received_at
-    trace_id trace_text
+    trace_id trace_text accept_span
 };
 
 /// The events, as a table `e` with [`COLUMNS`]: in PostgreSQL with those that are held for pending deliveries although
@@ -139,7 +139,14 @@ pub(super) fn read(row: &Row, id: &str) -> Result<Event> {
         occurred_at: row.get_opt("occurred_at")?,
         received_at: row.get("received_at")?,
         trace_id: read_trace(row)?,
+        accept_span: read_accept_span(row)?,
     })
+}
+
+/// Reads the column of the span. Bytes that are no span id count as none: the trace is then not recorded further.
+fn read_accept_span(row: &Row) -> Result<Option<SpanId>> {
+    let bytes: Option<Vec<u8>> = row.get_opt("accept_span")?;
+    Ok(bytes.and_then(|bytes| SpanId::from_bytes(bytes.try_into().ok()?)))
 }
 
 /// Reads the two columns of a trace id.

@@ -10,6 +10,10 @@ use crate::domain::{Endpoint, EndpointId, OrgId};
 use crate::store::crypto::Keyring;
 use crate::store::engine::{Dialect, Row, Tx, args};
 use crate::store::{Result, System, endpoints};
+use crate::telemetry::OrgLines;
+
+/// Endpoints whose rows cannot be read.
+static UNREADABLE: OrgLines = OrgLines::new();
 
 /// The endpoints of an organisation that its events are planned for: enabled ones, and those that only a suspension
 /// disables.
@@ -88,7 +92,9 @@ fn read(
         match endpoints::read(row, keyring) {
             Ok(endpoint) => of_org.endpoints.push(Arc::new(endpoint)),
             Err(error) => {
-                tracing::warn!(%org, endpoint = %id, %error, "cannot read an endpoint; treating it as disabled");
+                if let Some(unlogged) = UNREADABLE.due(org) {
+                    tracing::warn!(%org, endpoint = %id, %error, unlogged, "cannot read an endpoint; treating it as disabled");
+                }
                 let (error, subscription) = (error.to_string(), Subscription::read(row).ok());
                 of_org.unreadable.push(UnreadableEndpoint { id, error, subscription });
             }

@@ -7,7 +7,7 @@ use std::collections::HashMap;
 
 use bytes::Bytes;
 
-use super::read_trace;
+use super::{read_accept_span, read_trace};
 use crate::domain::{EventId, EventSummary, OrgId, Page, Timestamp};
 use crate::store::engine::{Row, args};
 use crate::store::{Result, Store};
@@ -17,7 +17,7 @@ use uuid::Uuid;
 /// The columns that [`read_summary`] reads.
 pub(super) const SUMMARY_COLUMNS: &str = "id, org_id, event_type,
     CAST(length(payload) AS bigint) AS payload_bytes, dedup_id, account_id, user_id, occurred_at,
-    received_at, trace_id, trace_text";
+    received_at, trace_id, trace_text, accept_span";
 
 /// Reads [`SUMMARY_COLUMNS`].
 pub(super) fn read_summary(row: &Row) -> Result<EventSummary> {
@@ -32,6 +32,7 @@ pub(super) fn read_summary(row: &Row) -> Result<EventSummary> {
         occurred_at: row.get_opt("occurred_at")?,
         received_at: row.get("received_at")?,
         trace_id: read_trace(row)?,
+        accept_span: read_accept_span(row)?,
     })
 }
 

@@ -262,6 +262,7 @@ mod tests {
             occurred_at: None,
             received_at: Timestamp::from_micros(micros),
             trace_id: TraceId::mint(),
+            accept_span: None,
         })
     }
 

@@ -271,7 +271,7 @@ fn is_stored_before(error: &StoreError) -> bool {
     }
 }
 
-/// Events, column by column, and their organisations: the first thirteen parameters of a statement.
+/// Events, column by column, and their organisations: the first fourteen parameters of a statement.
 fn event_arguments(events: &[&Event], options: WriteOptions<'_>) -> Result<PgArguments> {
     let mut arguments = PgArguments::default();
     add(&mut arguments, column(events, |event| event.id.uuid()))?;
@@ -287,6 +287,8 @@ fn event_arguments(events: &[&Event], options: WriteOptions<'_>) -> Result<PgArg
     add(&mut arguments, column(options.orgs, |(org, _)| org.uuid()))?;
     add(&mut arguments, column(options.orgs, |(_, version)| *version))?;
     add(&mut arguments, column(events, |event| event.stored_trace_text()))?;
+    let spans = column(events, |event| event.accept_span.map(|span| span.bytes().to_vec()));
+    add(&mut arguments, spans)?;
     Ok(arguments)
 }
 

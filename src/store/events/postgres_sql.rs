@@ -28,12 +28,13 @@ macro_rules! held {
 macro_rules! insert_events {
     () => {
         "INSERT INTO events (id, org_id, event_type, payload, dedup_id, account_id, user_id,
-                             occurred_at, received_at, trace_id, trace_text)
+                             occurred_at, received_at, trace_id, trace_text, accept_span)
          SELECT e.*
          FROM unnest($1::uuid[], $2::uuid[], $3::text[], $4::bytea[], $5::text[], $6::text[],
-                     $7::text[], $8::timestamptz[], $9::timestamptz[], $10::uuid[], $13::text[])
+                     $7::text[], $8::timestamptz[], $9::timestamptz[], $10::uuid[], $13::text[],
+                     $14::bytea[])
              AS e (id, org_id, event_type, payload, dedup_id, account_id, user_id, occurred_at,
-                   received_at, trace_id, trace_text)
+                   received_at, trace_id, trace_text, accept_span)
          WHERE NOT EXISTS (SELECT 1 FROM held WHERE stale)
            AND e.org_id NOT IN (SELECT id FROM held WHERE deleting)"
     };
@@ -48,7 +49,7 @@ macro_rules! write_pass {
             ", taken AS (
                  INSERT INTO dedup_keys (org_id, event_id, received_at, content_hash)
                  SELECT org_id, id, received_at, content_hash
-                 FROM unnest($1::uuid[], $2::uuid[], $5::text[], $9::timestamptz[], $27::bigint[])
+                 FROM unnest($1::uuid[], $2::uuid[], $5::text[], $9::timestamptz[], $28::bigint[])
                      AS e (id, org_id, dedup_id, received_at, content_hash)
                  WHERE dedup_id IS NOT NULL
                    AND NOT EXISTS (SELECT 1 FROM held WHERE stale)
@@ -62,8 +63,8 @@ macro_rules! write_pass {
                          conflicts = CASE WHEN dedup_keys.received_at >= excluded.received_at
                              THEN dedup_keys.conflicts END
                      WHERE dedup_keys.received_at = excluded.received_at
-                        OR dedup_keys.received_at <= excluded.received_at - $14::interval
-                        OR dedup_keys.received_at >= excluded.received_at + $14::interval
+                        OR dedup_keys.received_at <= excluded.received_at - $15::interval
+                        OR dedup_keys.received_at >= excluded.received_at + $15::interval
                  RETURNING event_id
              ), stored AS (
                  ",
@@ -76,7 +77,7 @@ macro_rules! write_pass {
              ), counted AS (
                  INSERT INTO rollup_deltas (org_id, body)
                  SELECT e.org_id, string_agg(e.record, ''::bytea)
-                 FROM unnest($1::uuid[], $2::uuid[], $28::bytea[]) AS e (id, org_id, record)
+                 FROM unnest($1::uuid[], $2::uuid[], $29::bytea[]) AS e (id, org_id, record)
                  WHERE e.id IN (SELECT id FROM stored) OR e.id IS NULL
                  GROUP BY e.org_id
              ), planned AS (
@@ -85,13 +86,13 @@ macro_rules! write_pass {
                       payload_bytes, due_at, lease_token, position, type_key, event_type)
                  SELECT c.org_id, c.created_at, c.id, c.event_id, c.event_received_at,
                         c.endpoint_id, c.ordered, c.payload_bytes,
-                        CASE WHEN c.leased THEN $25::timestamptz ELSE $24::timestamptz END,
-                        CASE WHEN c.leased THEN $26::uuid END,
+                        CASE WHEN c.leased THEN $26::timestamptz ELSE $25::timestamptz END,
+                        CASE WHEN c.leased THEN $27::uuid END,
                         CASE WHEN c.ordered THEN nextval('pending_position') ELSE 0 END,
                         c.type_key, c.event_type
-                 FROM unnest($15::uuid[], $16::timestamptz[], $17::uuid[], $18::uuid[],
-                             $19::timestamptz[], $20::uuid[], $21::boolean[], $22::bigint[],
-                             $23::boolean[], $29::bigint[], $30::text[])
+                 FROM unnest($16::uuid[], $17::timestamptz[], $18::uuid[], $19::uuid[],
+                             $20::timestamptz[], $21::uuid[], $22::boolean[], $23::bigint[],
+                             $24::boolean[], $30::bigint[], $31::text[])
                      AS c (org_id, created_at, id, event_id, event_received_at, endpoint_id,
                            ordered, payload_bytes, leased, type_key, event_type)
                  WHERE c.event_id IN (SELECT id FROM stored) OR c.event_id IS NULL
@@ -108,20 +109,20 @@ macro_rules! write_pass {
 }
 
 /// Stores events without deliveries and without dedup ids, given as `event_arguments`, and their
-/// deltas, in `$14` and `$15`. An event that is there already fails it.
+/// deltas, in `$15` and `$16`. An event that is there already fails it.
 pub(super) const INSERT: &str = concat!(
     "WITH ",
     held!(),
     ", counted AS (
          INSERT INTO rollup_deltas (org_id, body)
-         SELECT d.org_id, d.body FROM unnest($14::uuid[], $15::bytea[]) AS d (org_id, body)
+         SELECT d.org_id, d.body FROM unnest($15::uuid[], $16::bytea[]) AS d (org_id, body)
          WHERE NOT EXISTS (SELECT 1 FROM held WHERE stale)
            AND d.org_id NOT IN (SELECT id FROM held WHERE deleting)
      ) ",
     insert_events!()
 );
 
-/// Takes dedup keys, stores the events that hold theirs, the deltas of those that are new, whose records are in `$28`,
+/// Takes dedup keys, stores the events that hold theirs, the deltas of those that are new, whose records are in `$29`,
 /// and their deliveries. An event that is there already fails it.
 ///
 /// The ORs, never true, keep PostgreSQL from turning each IN, a look-up in a hash table, into a join row by row.

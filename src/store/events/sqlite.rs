@@ -383,5 +383,6 @@ fn bind_event(arguments: &mut SqliteArguments, event: &Arc<Event>) -> Result<(),
     arguments.add(event.occurred_at.map(Timestamp::micros))?;
     arguments.add(event.received_at.micros())?;
     arguments.add(&event.trace_id.bytes()[..])?;
-    arguments.add(event.stored_trace_text())
+    arguments.add(event.stored_trace_text())?;
+    arguments.add(event.accept_span.map(|span| span.bytes().to_vec()))
 }

@@ -13,6 +13,12 @@ use crate::domain::{
 };
 use crate::store::engine::{Row, Tx, args};
 use crate::store::{Result, StoreError, events};
+use crate::telemetry::OrgLines;
+
+/// What the log tells of organisations' endpoints, inboxes and deliveries.
+static DISABLED: OrgLines = OrgLines::new();
+static PAUSED: OrgLines = OrgLines::new();
+static EXPIRED: OrgLines = OrgLines::new();
 
 /// The operational events about deliveries that have used up their attempts, given by the ids of the delivery and
 /// of its event. None about the delivery of an operational event: that would make more of them.
@@ -62,7 +68,9 @@ pub(super) fn endpoint_disabled(
     reason: &str,
     at: Timestamp,
 ) -> Result<Arc<Event>> {
-    tracing::warn!(%org, %endpoint, reason, "endpoint disabled");
+    if let Some(unlogged) = DISABLED.due(org) {
+        tracing::warn!(%org, %endpoint, reason, unlogged, "endpoint disabled");
+    }
     let payload = EndpointDisabled { endpoint_id: endpoint, reason, disabled_at: at };
     operational(EndpointDisabled::TYPE, org, &payload, at)
 }
@@ -74,7 +82,9 @@ pub(in crate::store) fn inbox_paused(
     last_read_at: Timestamp,
     at: Timestamp,
 ) -> Result<Arc<Event>> {
-    tracing::warn!(%org, endpoint = %inbox, %last_read_at, "inbox paused: nobody reads it");
+    if let Some(unlogged) = PAUSED.due(org) {
+        tracing::warn!(%org, endpoint = %inbox, %last_read_at, unlogged, "inbox paused: nobody reads it");
+    }
     let payload = InboxPaused { endpoint_id: inbox, last_read_at, paused_at: at };
     operational(InboxPaused::TYPE, org, &payload, at)
 }
@@ -86,7 +96,9 @@ pub(in crate::store) fn deliveries_expired(
     reason: &str,
     at: Timestamp,
 ) -> Result<Arc<Event>> {
-    tracing::warn!(%org, deliveries, reason, "deliveries expired");
+    if let Some(unlogged) = EXPIRED.due(org) {
+        tracing::warn!(%org, deliveries, reason, unlogged, "deliveries expired");
+    }
     let payload = DeliveriesExpired { deliveries, reason, expired_at: at };
     operational(DeliveriesExpired::TYPE, org, &payload, at)
 }
@@ -124,5 +136,6 @@ fn operational(
         occurred_at: None,
         received_at: at,
         trace_id: TraceId::mint_at(at),
+        accept_span: None,
     }))
 }

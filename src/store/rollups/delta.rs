@@ -228,6 +228,7 @@ mod tests {
             occurred_at: occurred_at.map(Timestamp::from_micros),
             received_at,
             trace_id: TraceId::mint(),
+            accept_span: None,
         }
     }
 

@@ -194,6 +194,7 @@ impl World {
                 occurred_at: None,
                 received_at: now,
                 trace_id: TraceId::mint(),
+                accept_span: None,
             })
         };
         (0..count).map(event).collect()

@@ -27,6 +27,7 @@ fn event(org_id: OrgId, name: &str, account: &str, user: &str, at: Timestamp) ->
         occurred_at: None,
         received_at: at,
         trace_id: TraceId::mint(),
+        accept_span: None,
     }
 }
 

@@ -75,7 +75,7 @@ async fn delivery_is_shown_with_its_attempts() {
                 "headers": {
                     "content-type": "application/json", "webhook-id": event.id,
                     "webhook-timestamp": "1769860800", "webhook-signature": "***",
-                    "traceparent": event.trace_id.traceparent(leased.id.uuid()),
+                    "traceparent": event.trace_id.traceparent(SpanId::of_delivery(leased.id)),
                     "x-trace-id": event.trace_id.to_string(),
                 },
             },

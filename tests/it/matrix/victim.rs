@@ -92,6 +92,7 @@ impl Victim {
             occurred_at: None,
             received_at: now,
             trace_id: self.trace_id.clone(),
+            accept_span: None,
         };
         server.store_as_it_is(&event).await;
         event

@@ -79,6 +79,7 @@ pub(crate) fn some_event(org: OrgId, event_type: &str, received_at: Timestamp) -
         occurred_at: None,
         received_at,
         trace_id: TraceId::mint(),
+        accept_span: None,
     }
 }
 

@@ -139,6 +139,7 @@ impl Server {
             occurred_at: None,
             received_at: now,
             trace_id: TraceId::mint(),
+            accept_span: None,
         };
         self.store_as_it_is(&event).await;
         event
