@@ -14,7 +14,7 @@
 //!
 //! [`api`] has the use cases that [`http`] and the command line, [`cli`], call. [`app`] builds every part
 //! from [`config`] and runs it. [`runtime`] has the clock, shutdown and background threads,
-//! [`telemetry`] logs and metrics.
+//! [`telemetry`] logs, metrics and traces.
 //!
 //! # Rules
 //! A module imports only modules above it here; `tests/tidy.rs` checks. Each folder's `mod.rs` opens

@@ -46,6 +46,7 @@ mod signing_secret;
 mod span;
 mod timestamp;
 mod trace;
+mod trace_parent;
 mod violation;
 mod webhook_format;
 
@@ -104,8 +105,9 @@ pub use session::{ConsoleSession, SessionGrants, SessionKind};
 pub use signing_secret::{
     Ed25519Secret, HmacSecret, PublicKey, SignatureScheme, SigningSecret, SigningSecretError,
 };
-pub use span::{SpanId, TraceParent};
+pub use span::SpanId;
 pub use timestamp::{Month, MonthError, Timestamp, TimestampError};
 pub use trace::{TraceFilter, TraceId};
+pub use trace_parent::TraceParent;
 pub use violation::Violation;
 pub use webhook_format::{WebhookFormat, WebhookFormatError};

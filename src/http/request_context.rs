@@ -8,13 +8,12 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use uuid::Uuid;
 
 use super::error::ApiError;
-use super::server_span::ServerSpan;
+use super::server_span::{ServerSpan, TRACEPARENT};
 use crate::domain::TraceId;
 use crate::runtime::{Clock, Stopwatch};
 
 /// The trace id of every answer; in requests, for senders that do not use W3C Trace Context.
 pub(super) const X_TRACE_ID: HeaderName = HeaderName::from_static("x-trace-id");
-pub(super) const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 
 /// When and from where a request came, and which trace it belongs to. The middleware makes it.
 #[derive(Clone, Debug)]

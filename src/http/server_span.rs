@@ -5,12 +5,14 @@
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use axum::http::{HeaderMap, Method, StatusCode};
+use axum::http::{HeaderMap, HeaderName, Method, StatusCode};
 
 use super::paths::{BATCHES, RAW_EVENTS, SINGLE_EVENTS};
-use super::request_context::TRACEPARENT;
 use crate::domain::{EventId, OrgId, SpanId, Timestamp, TraceId, TraceParent};
 use crate::telemetry::{Span, SpanKind, Tracer};
+
+/// The span of the caller, and of which trace it is.
+pub(super) const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 
 /// The span of a request whose trace is sampled, until it is answered. Clones share it.
 #[derive(Clone, Debug)]

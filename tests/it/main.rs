@@ -28,6 +28,7 @@ mod inboxes;
 mod journal_faults;
 mod leaks;
 mod matrix;
+mod otlp;
 mod postgres_changes;
 mod reads;
 mod replica;

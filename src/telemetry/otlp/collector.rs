@@ -10,7 +10,7 @@ use reqwest::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderValue, RE
 use reqwest::{Client, Response, StatusCode};
 use url::Url;
 
-use super::start::OtlpStartError;
+use super::start_error::OtlpStartError;
 use crate::config::{OtlpCompression, OtlpConfig};
 use crate::runtime::{client_tls, read_authorities};
 
@@ -33,7 +33,7 @@ pub(super) struct Collector {
 
 /// Why the collector did not take an export.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(super) enum ExportError {
+pub(super) enum CollectorError {
     /// It may take it later, after this time if it said so.
     Temporary(String, Option<Duration>),
     /// It never will.
@@ -76,11 +76,11 @@ impl Collector {
     }
 
     /// Posts a body once.
-    pub(super) async fn post(&self, body: Bytes) -> Result<(), ExportError> {
+    pub(super) async fn post(&self, body: Bytes) -> Result<(), CollectorError> {
         let request = self.client.post(self.url.clone()).headers(self.headers.clone());
         let answer = request.timeout(self.timeout).body(body).send().await;
         let mut answer =
-            answer.map_err(|error| ExportError::Temporary(cause(&error.without_url()), None))?;
+            answer.map_err(|error| CollectorError::Temporary(cause(&error.without_url()), None))?;
         let judged = judge(&answer);
         let mut read = 0;
         while read < ANSWER_BYTES_MAX
@@ -93,7 +93,7 @@ impl Collector {
 }
 
 /// What an answer says, by the specification of OTLP/HTTP: 429 and these three of 5xx may be repeated.
-fn judge(answer: &Response) -> Result<(), ExportError> {
+fn judge(answer: &Response) -> Result<(), CollectorError> {
     let status = answer.status();
     if status.is_success() {
         return Ok(());
@@ -107,12 +107,12 @@ fn judge(answer: &Response) -> Result<(), ExportError> {
             | StatusCode::GATEWAY_TIMEOUT
     );
     if !is_temporary {
-        return Err(ExportError::Final(text));
+        return Err(CollectorError::Final(text));
     }
     let after = answer.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok());
     let seconds = after.and_then(|after| after.trim().parse().ok());
     let wait = seconds.map(|seconds| Duration::from_secs(seconds).min(RETRY_AFTER_MAX));
-    Err(ExportError::Temporary(text, wait))
+    Err(CollectorError::Temporary(text, wait))
 }
 
 /// The deepest cause of an error: the others say where it was noticed.

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::collector::{Collector, ExportError};
+use super::collector::{Collector, CollectorError};
 use super::queue::ExportQueue;
 use crate::runtime::{Backoff, Stopwatch};
 use crate::telemetry::Counter;
@@ -33,12 +33,12 @@ pub(super) struct Exporter<T> {
     pub(super) stop: CancellationToken,
     pub(super) exported: Counter,
     pub(super) failed: Counter,
-    pub(super) failures: Failures,
+    pub(super) failures: FailureReport,
 }
 
 /// What the log is told of failed exports.
 #[derive(Debug, Default)]
-pub(super) struct Failures {
+pub(super) struct FailureReport {
     told: Option<Stopwatch>,
     /// Items lost since it was told.
     lost: usize,
@@ -86,8 +86,8 @@ impl<T> Exporter<T> {
             loop {
                 let wait = match self.collector.post(body.clone()).await {
                     Ok(()) => return Ok(()),
-                    Err(ExportError::Final(error)) => return Err(error),
-                    Err(ExportError::Temporary(error, wait)) => {
+                    Err(CollectorError::Final(error)) => return Err(error),
+                    Err(CollectorError::Temporary(error, wait)) => {
                         last = error;
                         wait.unwrap_or_else(|| backoff.next_wait())
                     }
@@ -105,7 +105,7 @@ impl<T> Exporter<T> {
     }
 }
 
-impl Failures {
+impl FailureReport {
     /// Notes the end of an export of so many items.
     fn note(&mut self, items: &'static str, count: usize, error: Option<&str>) {
         if let Some(error) = error {

@@ -8,7 +8,7 @@ use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::Layer;
 use tracing_subscriber::layer::Context;
 
-use super::messages::{AnyValue, KeyValue, LogRecord, Value};
+use super::messages::{AnyValue, KeyValue, LogRecord, Scalar};
 use super::queue::ExportQueue;
 use super::span::nanos;
 use crate::domain::TraceId;
@@ -49,7 +49,7 @@ impl<S: Subscriber> Layer<S> for LogExportLayer {
         let lines = LINES.read().unwrap_or_else(PoisonError::into_inner).clone();
         let Some(lines) = lines else { return };
         let now = nanos(self.clock.now());
-        let mut fields = Fields::default();
+        let mut fields = LineFields::default();
         event.record(&mut fields);
         fields.attributes.push(KeyValue::new("target", metadata.target()));
         let (severity_number, severity_text) = severity(*metadata.level());
@@ -83,18 +83,18 @@ const fn severity(level: Level) -> (i32, &'static str) {
 
 /// The fields of a line.
 #[derive(Default)]
-struct Fields {
-    message: Option<Value>,
+struct LineFields {
+    message: Option<Scalar>,
     attributes: Vec<KeyValue>,
     /// The bytes that its field `trace_id` stands for.
     trace_id: Vec<u8>,
 }
 
-impl Fields {
-    fn add(&mut self, field: &Field, value: Value) {
+impl LineFields {
+    fn add(&mut self, field: &Field, value: Scalar) {
         match (field.name(), &value) {
             ("message", _) => self.message = Some(value),
-            ("trace_id", Value::Text(text)) => {
+            ("trace_id", Scalar::Text(text)) => {
                 // A text that is no id leads to bytes, as in the header that it came in.
                 let trace_id = TraceId::from_header(text, None).ok();
                 if trace_id.as_ref().is_none_or(|id| id.text().is_some()) {
@@ -107,29 +107,29 @@ impl Fields {
     }
 }
 
-impl Visit for Fields {
+impl Visit for LineFields {
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
-        self.add(field, Value::from(format!("{value:?}")));
+        self.add(field, Scalar::from(format!("{value:?}")));
     }
 
     fn record_str(&mut self, field: &Field, value: &str) {
-        self.add(field, Value::from(value));
+        self.add(field, Scalar::from(value));
     }
 
     fn record_i64(&mut self, field: &Field, value: i64) {
-        self.add(field, Value::Int(value));
+        self.add(field, Scalar::Int(value));
     }
 
     fn record_u64(&mut self, field: &Field, value: u64) {
-        self.add(field, Value::Int(i64::try_from(value).unwrap_or(i64::MAX)));
+        self.add(field, Scalar::Int(i64::try_from(value).unwrap_or(i64::MAX)));
     }
 
     fn record_f64(&mut self, field: &Field, value: f64) {
-        self.add(field, Value::Float(value));
+        self.add(field, Scalar::Float(value));
     }
 
     fn record_bool(&mut self, field: &Field, value: bool) {
-        self.add(field, Value::Bool(value));
+        self.add(field, Scalar::Bool(value));
     }
 }
 

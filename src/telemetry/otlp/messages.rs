@@ -20,7 +20,7 @@ pub(super) struct ResourceSpans {
 #[derive(Clone, PartialEq, Message)]
 pub(super) struct ScopeSpans {
     #[prost(message, optional, tag = "1")]
-    pub(super) scope: Option<Scope>,
+    pub(super) scope: Option<ScopeMessage>,
     #[prost(message, repeated, tag = "2")]
     pub(super) spans: Vec<SpanMessage>,
 }
@@ -42,7 +42,7 @@ pub(super) struct ResourceLogs {
 #[derive(Clone, PartialEq, Message)]
 pub(super) struct ScopeLogs {
     #[prost(message, optional, tag = "1")]
-    pub(super) scope: Option<Scope>,
+    pub(super) scope: Option<ScopeMessage>,
     #[prost(message, repeated, tag = "2")]
     pub(super) log_records: Vec<LogRecord>,
 }
@@ -56,7 +56,7 @@ pub(super) struct Resource {
 
 /// The library that made spans or lines: always this program.
 #[derive(Clone, PartialEq, Message)]
-pub(super) struct Scope {
+pub(super) struct ScopeMessage {
     #[prost(string, tag = "1")]
     pub(super) name: String,
     #[prost(string, tag = "2")]
@@ -73,12 +73,12 @@ pub(super) struct KeyValue {
 
 #[derive(Clone, PartialEq, Message)]
 pub(super) struct AnyValue {
-    #[prost(oneof = "Value", tags = "1, 2, 3, 4")]
-    pub(super) value: Option<Value>,
+    #[prost(oneof = "Scalar", tags = "1, 2, 3, 4")]
+    pub(super) value: Option<Scalar>,
 }
 
 #[derive(Clone, PartialEq, Oneof)]
-pub(super) enum Value {
+pub(super) enum Scalar {
     #[prost(string, tag = "1")]
     Text(String),
     #[prost(bool, tag = "2")]
@@ -109,7 +109,7 @@ pub(super) struct SpanMessage {
     #[prost(message, repeated, tag = "9")]
     pub(super) attributes: Vec<KeyValue>,
     #[prost(message, repeated, tag = "13")]
-    pub(super) links: Vec<Link>,
+    pub(super) links: Vec<LinkMessage>,
     #[prost(uint32, tag = "14")]
     pub(super) dropped_links_count: u32,
     #[prost(message, optional, tag = "15")]
@@ -129,7 +129,7 @@ pub(super) enum KindMessage {
 }
 
 #[derive(Clone, PartialEq, Message)]
-pub(super) struct Link {
+pub(super) struct LinkMessage {
     #[prost(bytes = "vec", tag = "1")]
     pub(super) trace_id: Vec<u8>,
     #[prost(bytes = "vec", tag = "2")]
@@ -171,18 +171,18 @@ pub(super) struct LogRecord {
 const TEXT_BYTES_MAX: usize = 2 * 1024;
 
 impl KeyValue {
-    pub(super) fn new(key: &str, value: impl Into<Value>) -> Self {
+    pub(super) fn new(key: &str, value: impl Into<Scalar>) -> Self {
         Self { key: key.to_owned(), value: Some(AnyValue::from(value.into())) }
     }
 }
 
-impl From<Value> for AnyValue {
-    fn from(value: Value) -> Self {
+impl From<Scalar> for AnyValue {
+    fn from(value: Scalar) -> Self {
         Self { value: Some(value) }
     }
 }
 
-impl From<String> for Value {
+impl From<String> for Scalar {
     /// What is beyond the bound is cut off.
     fn from(mut text: String) -> Self {
         text.truncate(text.floor_char_boundary(TEXT_BYTES_MAX));
@@ -190,25 +190,25 @@ impl From<String> for Value {
     }
 }
 
-impl From<&str> for Value {
+impl From<&str> for Scalar {
     fn from(text: &str) -> Self {
         Self::Text(text[..text.floor_char_boundary(TEXT_BYTES_MAX)].to_owned())
     }
 }
 
-impl From<bool> for Value {
+impl From<bool> for Scalar {
     fn from(value: bool) -> Self {
         Self::Bool(value)
     }
 }
 
-impl From<i64> for Value {
+impl From<i64> for Scalar {
     fn from(value: i64) -> Self {
         Self::Int(value)
     }
 }
 
-impl From<f64> for Value {
+impl From<f64> for Scalar {
     fn from(value: f64) -> Self {
         Self::Float(value)
     }
@@ -240,7 +240,7 @@ mod tests {
     #[test]
     fn official_types_read_every_field_and_write_the_same_bytes() {
         let resource = Some(Resource { attributes: values() });
-        let scope = Some(Scope { name: "n".to_owned(), version: "v".to_owned() });
+        let scope = Some(ScopeMessage { name: "n".to_owned(), version: "v".to_owned() });
         let span = SpanMessage {
             trace_id: vec![1; 16],
             span_id: vec![2; 8],
@@ -250,7 +250,7 @@ mod tests {
             start_time_unix_nano: 4,
             end_time_unix_nano: 5,
             attributes: values(),
-            links: vec![Link { trace_id: vec![6; 16], span_id: vec![7; 8], flags: 1 }],
+            links: vec![LinkMessage { trace_id: vec![6; 16], span_id: vec![7; 8], flags: 1 }],
             dropped_links_count: 8,
             status: Some(SpanStatus { message: "m".to_owned(), code: 2 }),
             flags: 1,
@@ -265,7 +265,7 @@ mod tests {
             time_unix_nano: 1,
             severity_number: 9,
             severity_text: "INFO".to_owned(),
-            body: Some(Value::from("body").into()),
+            body: Some(Scalar::from("body").into()),
             attributes: values(),
             trace_id: vec![1; 16],
             observed_time_unix_nano: 2,
@@ -279,8 +279,8 @@ mod tests {
     #[test]
     fn long_texts_are_cut_between_characters() {
         let text = "ü".repeat(TEXT_BYTES_MAX);
-        for value in [Value::from(&*text), Value::from(format!("a{text}"))] {
-            let Value::Text(text) = value else { panic!("{value:?}") };
+        for value in [Scalar::from(&*text), Scalar::from(format!("a{text}"))] {
+            let Scalar::Text(text) = value else { panic!("{value:?}") };
             assert!(text.len() <= TEXT_BYTES_MAX && text.len() >= TEXT_BYTES_MAX - 1);
         }
     }

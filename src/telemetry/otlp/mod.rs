@@ -37,11 +37,13 @@ mod queue;
 mod sampler;
 mod span;
 mod start;
+mod start_error;
 mod tracer;
 
 pub(super) use log_layer::LogExportLayer;
 pub use metrics::{ExportResult, OtlpMetrics};
 pub use sampler::Sampler;
 pub use span::{Span, SpanKind};
-pub use start::{OtlpExport, OtlpStartError};
+pub use start::OtlpExport;
+pub use start_error::OtlpStartError;
 pub use tracer::Tracer;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::messages::{KeyValue, KindMessage, Link, SpanMessage, SpanStatus, Value};
+use super::messages::{KeyValue, KindMessage, LinkMessage, Scalar, SpanMessage, SpanStatus};
 use crate::domain::{SpanId, Timestamp, TraceId};
 
 /// Maximum links of a span, as the specification has it; further ones are counted.
@@ -82,7 +82,7 @@ impl Span {
     #[must_use]
     pub fn number(mut self, key: &str, number: impl TryInto<i64>) -> Self {
         let number = number.try_into().unwrap_or(i64::MAX);
-        self.0.attributes.push(KeyValue::new(key, Value::Int(number)));
+        self.0.attributes.push(KeyValue::new(key, Scalar::Int(number)));
         self
     }
 
@@ -94,7 +94,7 @@ impl Span {
                 self.0.dropped_links_count += 1;
                 continue;
             }
-            self.0.links.push(Link {
+            self.0.links.push(LinkMessage {
                 trace_id: trace_id.bytes().to_vec(),
                 span_id: span.bytes().to_vec(),
                 flags: SAMPLED,

@@ -1,6 +1,5 @@
 //! Starts the export that the settings ask for, and ends it.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,41 +10,23 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::collector::Collector;
-use super::exporter::{Exporter, Failures};
+use super::exporter::{Exporter, FailureReport};
 use super::log_layer::export_lines;
 use super::messages::{
-    KeyValue, LogRecord, LogsData, Resource, ResourceLogs, ResourceSpans, Scope, ScopeLogs,
+    KeyValue, LogRecord, LogsData, Resource, ResourceLogs, ResourceSpans, ScopeLogs, ScopeMessage,
     ScopeSpans, TracesData,
 };
 use super::metrics::{ExportResult, OtlpMetrics};
 use super::queue::{ExportQueue, QueueBounds};
 use super::sampler::Sampler;
 use super::span::Span;
+use super::start_error::OtlpStartError;
 use super::tracer::Tracer;
 use crate::config::OtlpConfig;
 use crate::telemetry::CounterBy;
 
 /// The name of the service, unless it has another.
 const SERVICE_NAME: &str = "hookgate";
-
-/// Why the export cannot be started.
-#[derive(Debug, thiserror::Error)]
-pub enum OtlpStartError {
-    /// `OTEL_EXPORTER_OTLP_CERTIFICATE` cannot be used.
-    #[error("OTEL_EXPORTER_OTLP_CERTIFICATE={}: {reason}", path.display())]
-    Certificate {
-        /// The file.
-        path: PathBuf,
-        /// The reason.
-        reason: String,
-    },
-    /// TLS cannot be set up, for example because the system has no root certificates.
-    #[error("cannot set up TLS for the OpenTelemetry collector: {0}")]
-    Tls(#[from] rustls::Error),
-    /// The HTTP client cannot be set up.
-    #[error("cannot set up the client of the OpenTelemetry collector: {0:?}")]
-    Client(#[from] reqwest::Error),
-}
 
 /// The running export.
 #[derive(Debug)]
@@ -114,7 +95,7 @@ impl OtlpExport {
             stop: self.stop.clone(),
             exported: results.of(ExportResult::Exported).clone(),
             failed: results.of(ExportResult::Failed).clone(),
-            failures: Failures::default(),
+            failures: FailureReport::default(),
         };
         self.tasks.push(threads.spawn(exporter.run()));
         queue
@@ -183,9 +164,9 @@ fn logs_encoder(resource: Resource) -> Encoder<LogRecord> {
     })
 }
 
-fn scope() -> Scope {
+fn scope() -> ScopeMessage {
     let (name, version) = (env!("CARGO_PKG_NAME"), env!("CARGO_PKG_VERSION"));
-    Scope { name: name.to_owned(), version: version.to_owned() }
+    ScopeMessage { name: name.to_owned(), version: version.to_owned() }
 }
 
 /// What the settings say of this service, and what is missing there.

@@ -8,10 +8,10 @@ use super::span::Span;
 
 /// Records spans, or does nothing. Cheap to clone.
 #[derive(Clone, Debug, Default)]
-pub struct Tracer(Option<Arc<Recording>>);
+pub struct Tracer(Option<Arc<ActiveTracer>>);
 
 #[derive(Debug)]
-struct Recording {
+struct ActiveTracer {
     sampler: Sampler,
     spans: Arc<ExportQueue<Span>>,
 }
@@ -23,7 +23,7 @@ impl Tracer {
     }
 
     pub(super) fn new(sampler: Sampler, spans: Arc<ExportQueue<Span>>) -> Self {
-        Self(Some(Arc::new(Recording { sampler, spans })))
+        Self(Some(Arc::new(ActiveTracer { sampler, spans })))
     }
 
     /// Which traces are recorded; `None` if none is, whatever callers want.

@@ -10,6 +10,7 @@ use reqwest::Client;
 pub(crate) mod answer;
 pub(crate) mod app;
 pub(crate) mod binary;
+pub(crate) mod collector;
 pub(crate) mod conformance;
 pub(crate) mod faulty;
 pub(crate) mod h2_peer;
