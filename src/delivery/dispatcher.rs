@@ -14,8 +14,9 @@ use crate::delivery::metrics::DeliveryMetrics;
 use crate::domain::{Endpoint, Lease, LeasedDelivery, Timestamp};
 use crate::runtime::{Shutdown, Stopwatch, Wake};
 use crate::store::StoreError;
+use crate::telemetry::OrgLines;
 
-use super::admission::{Next, Start, Ticket};
+use super::admission::{BreakerChange, Next, Start, Ticket};
 use super::attempt::{Attempter, FinishedAttempt};
 use super::claimer::{ClaimWork, Claimer};
 use super::dispatch::Dispatch;
@@ -30,6 +31,9 @@ const CLAIM_PAUSE_EACH: Duration = Duration::from_micros(2);
 /// How much of a lease must be left when its attempt times out, for recording the outcome and for clock
 /// changes. A quarter of a short lease.
 const LEASE_MARGIN: Duration = Duration::from_secs(30);
+
+/// Breakers that opened or closed.
+static BREAKER_CHANGES: OrgLines = OrgLines::new();
 
 /// How the dispatcher works.
 #[derive(Clone, Copy, Debug)]
@@ -245,7 +249,8 @@ impl Dispatcher {
                 let finished = self.dispatch.admission().finish(ticket, signal, gone, now);
                 self.dispatch.release(finished.released);
                 self.dispatch.release(not_made.map(|delivery| *delivery));
-                if finished.breaker_closed {
+                log_breaker(ticket, finished.breaker);
+                if finished.breaker == Some(BreakerChange::Closed) {
                     // What waited for it is due.
                     self.scan = ScanDemand::Due;
                 }
@@ -311,5 +316,14 @@ fn unwind(end: Result<TaskEnd, JoinError>) -> TaskEnd {
     match end {
         Ok(end) => end,
         Err(error) => std::panic::resume_unwind(Box::new(error.to_string())),
+    }
+}
+
+/// Logs that a breaker opened or closed.
+fn log_breaker(ticket: Ticket, change: Option<BreakerChange>) {
+    let Ticket { org, endpoint, .. } = ticket;
+    let Some(change) = change else { return };
+    if let Some(unlogged) = BREAKER_CHANGES.due(org) {
+        tracing::info!(%org, %endpoint, ?change, unlogged, "circuit breaker changed");
     }
 }

@@ -43,7 +43,7 @@ async fn post(
     for (name, value) in headers {
         request = request.header(*name, *value);
     }
-    answer(with_json(request, &body.to_string())).await
+    answer(with_json(request, body.to_string())).await
 }
 
 /// Has the first organisation send its events to a receiver.

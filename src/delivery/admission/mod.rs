@@ -115,6 +115,7 @@ pub(super) enum Next<T> {
 /// A slot in use.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Ticket {
+    pub(super) org: OrgId,
     pub(super) endpoint: EndpointId,
     began: Monotonic,
     bytes: usize,
@@ -130,8 +131,17 @@ pub(super) struct Ticket {
 pub(super) struct Finished<T> {
     /// Deliveries that must not wait here any longer; their leases are to be released.
     pub(super) released: Vec<T>,
-    /// Whether the endpoint's breaker has closed.
-    pub(super) breaker_closed: bool,
+    /// What became of the endpoint's breaker, if it changed.
+    pub(super) breaker: Option<BreakerChange>,
+}
+
+/// The end of an attempt has changed a breaker.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum BreakerChange {
+    /// It holds back attempts from now on.
+    Opened,
+    /// It holds back none any more.
+    Closed,
 }
 
 /// All of it. `T` is a delivery.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::endpoint_state::{Hold, Waiting};
-use super::{Admission, Finished, GONE_HOLD, Next, Start, Ticket};
+use super::{Admission, BreakerChange, Finished, GONE_HOLD, Next, Start, Ticket};
 use crate::delivery::breaker::{AttemptKind, AttemptSignal};
 use crate::domain::{Endpoint, EndpointId, OrgId};
 use crate::runtime::Monotonic;
@@ -119,7 +119,7 @@ impl<T> Admission<T> {
                 self.forget_org_if_idle(org);
                 return Some(Next::Dropped);
             }
-            let ticket = Ticket { endpoint, began: now, bytes, probe, kind, generation };
+            let ticket = Ticket { org, endpoint, began: now, bytes, probe, kind, generation };
             return Some(Next::Start(Start { delivery, endpoint: known, ticket }));
         }
         None
@@ -149,7 +149,7 @@ impl<T> Admission<T> {
         now: Monotonic,
     ) -> Finished<T> {
         let Some(state) = self.endpoints.get_mut(&ticket.endpoint) else {
-            return Finished { released: Vec::new(), breaker_closed: false };
+            return Finished { released: Vec::new(), breaker: None };
         };
         state.end(ticket.began, now);
         state.has_manual &= ticket.kind != AttemptKind::Manual;
@@ -171,7 +171,12 @@ impl<T> Admission<T> {
         let released =
             if (gone && is_same) || is_open { self.clear(ticket.endpoint) } else { Vec::new() };
         self.forget_org_if_idle(org);
-        Finished { released, breaker_closed: was_open && !is_open }
+        let breaker = match (was_open, is_open) {
+            (false, true) => Some(BreakerChange::Opened),
+            (true, false) => Some(BreakerChange::Closed),
+            (false, false) | (true, true) => None,
+        };
+        Finished { released, breaker }
     }
 
     /// Removes a waiting delivery.

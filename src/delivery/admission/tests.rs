@@ -163,7 +163,8 @@ fn breaker_holds_deliveries_in_the_store_and_one_probe_reopens() {
     admission.push_known(&endpoint, 1);
     let probe = next(&mut admission, pause).unwrap().ticket;
     assert_eq!(admission.room(endpoint.id, pause), Room::None);
-    assert!(admission.finish(probe, OK, false, pause).breaker_closed);
+    let finished = admission.finish(probe, OK, false, pause);
+    assert_eq!(finished.breaker, Some(BreakerChange::Closed));
     assert_eq!(admission.room(endpoint.id, pause), Room::Now(4));
 }
 
@@ -181,7 +182,8 @@ fn attempt_by_hand_probes_at_once_and_one_at_a_time() {
     admission.push_manual(endpoint.id, 7, 1).unwrap();
     let start = next(&mut admission, NOW).unwrap();
     assert_eq!(start.delivery, 7);
-    assert!(admission.finish(start.ticket, OK, false, NOW).breaker_closed);
+    let finished = admission.finish(start.ticket, OK, false, NOW);
+    assert_eq!(finished.breaker, Some(BreakerChange::Closed));
     assert!(admission.reserve_manual(endpoint.id, NOW));
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::model::{Held, SimOutcome};
 use super::server::{LEASE, SimBatch, SimClaim, TIMEOUT};
 use super::world::{SimReceiver, Step, World};
-use crate::delivery::admission::{Start, Ticket};
+use crate::delivery::admission::{BreakerChange, Start, Ticket};
 use crate::delivery::breaker::AttemptSignal;
 
 /// The shortest time from one look for something to claim to the next.
@@ -140,7 +140,7 @@ impl World {
         let finished = it.admission.finish(ticket, signal, false, self.now);
         let released = finished.released.into_iter().map(|held| (held, SimOutcome::Released));
         it.reports.extend(released);
-        if finished.breaker_closed {
+        if finished.breaker == Some(BreakerChange::Closed) {
             self.after(Duration::ZERO, Step::Look { server, scan: true });
         }
         self.go_on(server);
