@@ -148,10 +148,8 @@ mod tests {
     #[test]
     fn headers_are_decoded_and_hide_in_debug() {
         let parsed = headers("authorization=Bearer%20s3cret, x-tenant=a,").unwrap();
-        assert_eq!(
-            (&parsed["authorization"], &parsed["x-tenant"]),
-            (&"Bearer s3cret".into(), &"a".into())
-        );
+        assert_eq!(parsed["authorization"], "Bearer s3cret");
+        assert_eq!(parsed["x-tenant"], "a");
         assert!(!format!("{parsed:?}").contains("s3cret"));
         let many = vec!["a=s3cret"; 65].join(",");
         for bad in ["s3cret", "=s3cret", "a b=s3cret", "a=s3cret%0a", "content-type=s3cret", &many]

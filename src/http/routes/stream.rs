@@ -34,7 +34,7 @@ query_fields! {
 #[schemars(untagged)]
 #[expect(dead_code, reason = "describes what `change_stream` writes")]
 pub(in crate::http) enum StreamedChange {
-    Change(Change),
+    Change(Box<Change>),
     Notice(StreamNotice),
 }
 

@@ -19,7 +19,7 @@ const IDLE_CONNECTION_MAX: Duration = Duration::from_secs(30);
 /// Most of an answer that is read so that its connection can be used again.
 const ANSWER_BYTES_MAX: usize = 64 * 1024;
 /// The longest wait that a collector can ask for.
-const RETRY_AFTER_MAX: Duration = Duration::from_secs(60);
+const RETRY_AFTER_MAX: Duration = Duration::from_mins(1);
 
 /// Where one signal is sent.
 #[derive(Debug)]

@@ -99,9 +99,9 @@ mod tests {
         for mint in
             [TraceId::mint, || TraceId::mint_at(Timestamp::from_micros(1_700_000_000_000_000))]
         {
-            let sampled = (0..8_000).filter(|_| sampler.samples(&mint(), None)).count();
+            let recorded = (0..8_000).filter(|_| sampler.samples(&mint(), None)).count();
             // Five standard deviations from the mean of 2,000.
-            assert!((1_806..=2_194).contains(&sampled), "{sampled}");
+            assert!((1_806..=2_194).contains(&recorded), "{recorded}");
         }
     }
 }

@@ -37,6 +37,7 @@ pub struct OtlpExport {
 }
 
 /// How one signal is exported.
+#[derive(Clone, Copy)]
 struct Pace {
     bounds: QueueBounds,
     delay: Duration,
