@@ -49,7 +49,7 @@ pub async fn list_within(
 pub async fn one(subsystems: &Subsystems, org: OrgId, id: EventId) -> Result<EventDetail, Refusal> {
     let event = subsystems.store.event(org, id).await?;
     let event = event.ok_or(Refusal::NotFound(Missing::Event(org, id)))?;
-    let newest = PageRequest { limit: DELIVERIES_SHOWN_MAX, after: None };
+    let newest = PageRequest::first(DELIVERIES_SHOWN_MAX);
     let deliveries = subsystems.store.deliveries_of_event(&event, newest).await?;
     let Page { data, next_cursor: deliveries_next_cursor } = deliveries;
     let deliveries = data.into_iter().map(|delivery| subsystems.with_pause(delivery).into());

@@ -28,7 +28,7 @@ pub async fn prepare(
     (from, until): (Timestamp, Timestamp),
 ) -> Result<(), Refusal> {
     orgs::existing(subsystems, org).await?;
-    let first = PageRequest { limit: 1, after: None };
+    let first = PageRequest::first(1);
     if !subsystems.store.endpoints(org, first).await?.data.is_empty() {
         let rule = "must be an organisation without endpoints: each would be sent every event";
         return Err(Violation::new("org", "endpoints", rule).into());

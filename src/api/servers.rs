@@ -3,7 +3,7 @@
 use super::refusal::Refusal;
 use super::subsystems::Subsystems;
 use super::views::{ServerList, ServerView};
-use crate::domain::{FailingEndpoint, ListOrder, Page, PageRequest};
+use crate::domain::{FailingEndpoint, Page, PageRequest};
 
 /// The servers that work with the store.
 ///
@@ -22,8 +22,7 @@ pub async fn list(subsystems: &Subsystems) -> Result<ServerList, Refusal> {
 /// When the store fails.
 pub async fn failing_endpoints(
     subsystems: &Subsystems,
-    order: ListOrder,
     page: PageRequest,
 ) -> Result<Page<FailingEndpoint>, Refusal> {
-    Ok(subsystems.store.system().failing_endpoints(order, page).await?)
+    Ok(subsystems.store.system().failing_endpoints(page).await?)
 }

@@ -91,7 +91,7 @@ impl Bootstrap {
         if store.system().has_operator_key().await? {
             return Ok(None);
         }
-        let one = PageRequest { limit: 1, after: None };
+        let one = PageRequest::first(1);
         let is_empty = store.system().orgs(one).await?.data.is_empty()
             && store.system().keys(one).await?.data.is_empty();
         let org = is_empty.then(|| Org::new(OrgId::FIRST, "First organisation", now));

@@ -26,7 +26,7 @@ pub(super) enum AuditCommand {
 /// Runs a command on the audit log.
 pub(super) async fn run(command: AuditCommand) -> Result<(), CliError> {
     let AuditCommand::List { org, limit, common } = command;
-    let page = PageRequest { limit, after: None };
+    let page = PageRequest::first(limit);
     let log = common.existing(async |s| audit::list(s, org, page).await).await?;
     common.output.write(&log.data, |entries| lines(entries, audit_line))?;
     Ok(())

@@ -106,9 +106,8 @@ pub(super) async fn run(command: DeliveryCommand) -> Result<(), CliError> {
                 event_type,
                 error_class,
                 status_code,
-                order,
             };
-            let page = PageRequest { limit, after: None };
+            let page = PageRequest { order, ..PageRequest::first(limit) };
             let list = async |s: &Subsystems| {
                 orgs::existing(s, org).await?;
                 deliveries::list(s, org, &filter, page).await

@@ -34,7 +34,7 @@ pub(super) enum ErasureCommand {
 pub(super) async fn run(command: ErasureCommand) -> Result<(), CliError> {
     match command {
         ErasureCommand::List { org, common } => {
-            let page = PageRequest { limit: PageRequest::LIMIT_MAX, after: None };
+            let page = PageRequest::first(PageRequest::LIMIT_MAX);
             let list = async |s: &Subsystems| {
                 orgs::existing(s, org).await?;
                 erasures::list(s, org, page).await

@@ -34,7 +34,7 @@ pub(super) enum ReplayCommand {
 pub(super) async fn run(command: ReplayCommand) -> Result<(), CliError> {
     match command {
         ReplayCommand::List { org, common } => {
-            let page = PageRequest { limit: PageRequest::LIMIT_MAX, after: None };
+            let page = PageRequest::first(PageRequest::LIMIT_MAX);
             let list = async |s: &Subsystems| {
                 orgs::existing(s, org).await?;
                 replays::list(s, org, page).await

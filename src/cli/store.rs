@@ -50,7 +50,7 @@ impl Common {
 pub(super) async fn all<T>(
     page_of: impl AsyncFn(PageRequest) -> Result<Page<T>, Refusal>,
 ) -> Result<Vec<T>, Refusal> {
-    let mut request = PageRequest { limit: PageRequest::LIMIT_MAX, after: None };
+    let mut request = PageRequest::first(PageRequest::LIMIT_MAX);
     let mut rows = Vec::new();
     loop {
         let page = page_of(request).await?;

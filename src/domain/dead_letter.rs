@@ -5,8 +5,7 @@ use serde::Serialize;
 use strum::{EnumString, IntoStaticStr, VariantNames};
 
 use super::{
-    DeadLetterId, DeliveryId, EndpointId, ErrorClass, EventId, EventTypeFilter, ListOrder,
-    Timestamp,
+    DeadLetterId, DeliveryId, EndpointId, ErrorClass, EventId, EventTypeFilter, Timestamp,
 };
 
 /// Why a delivery or an event became a dead letter.
@@ -104,9 +103,6 @@ pub struct DeadLetterFilter {
     pub error_class: Option<ErrorClass>,
     /// Only those whose last attempt failed with this HTTP status.
     pub status_code: Option<u16>,
-    /// The order of the list.
-    #[serde(skip)]
-    pub order: ListOrder,
 }
 
 /// Why a dead letter is deleted.

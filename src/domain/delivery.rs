@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use super::{
     DeadReason, DeliveryId, Endpoint, EndpointId, ErrorClass, Event, EventId, EventTypeFilter,
-    ListOrder, OrgId, Timestamp,
+    OrgId, Timestamp,
 };
 
 /// The status of a delivery.
@@ -177,8 +177,6 @@ pub struct DeliveryFilter {
     pub error_class: Option<ErrorClass>,
     /// Only those whose last attempt failed with this HTTP status.
     pub status_code: Option<u16>,
-    /// The order of the list.
-    pub order: ListOrder,
 }
 
 /// Identifies one run of a server: minted at random at each start.

@@ -4,8 +4,7 @@ use bytes::Bytes;
 use sha2::{Digest, Sha256};
 
 use super::{
-    Cursor, EventId, EventType, EventTypeFilter, ListOrder, OrgId, SpanId, Timestamp, TraceFilter,
-    TraceId,
+    Cursor, EventId, EventType, EventTypeFilter, OrgId, SpanId, Timestamp, TraceFilter, TraceId,
 };
 
 /// An accepted event. Its payload is the tenant's JSON, byte for byte.
@@ -153,6 +152,4 @@ pub struct EventFilter {
     pub until: Option<Timestamp>,
     /// Only of this trace.
     pub trace: Option<TraceFilter>,
-    /// The order of the list.
-    pub order: ListOrder,
 }

@@ -14,7 +14,7 @@ use super::{
 
 /// Schemas that stand where their type is used, without a name of their own.
 macro_rules! inline_schemas {
-    ($($type:ident: $schema:tt;)+) => {
+    ($($type:ty: $schema:tt;)+) => {
         $(impl JsonSchema for $type {
             fn inline_schema() -> bool {
                 true
@@ -38,7 +38,7 @@ inline_schemas! {
     Month: {"type": "string", "pattern": "^[0-9]{4}-[0-9]{2}$", "examples": ["2026-01"]};
     Cursor: {"type": "string", "minLength": 1};
     ListCursor: {"type": "string", "minLength": 1};
-    LabelCursor: {"type": "string", "minLength": 1};
+    ListCursor<LabelCursor>: {"type": "string", "minLength": 1};
     ChangeCursor: {"type": "string", "pattern": "^[0-9]+-[0-9]+-[0-9]+-[0-9]+$"};
     EventType: {
         "type": "string",

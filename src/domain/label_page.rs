@@ -1,14 +1,6 @@
 //! Pages of lists that are not in the order of time and id: by name, by count, by activity.
 
-use std::fmt;
-use std::str::FromStr;
-
-use base64::Engine;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use schemars::JsonSchema;
-use serde::{Serialize, Serializer};
-
-use super::CursorError;
+use super::{CursorError, ListPosition};
 
 /// A position in such a list: the last row of the previous page.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -20,8 +12,7 @@ pub struct LabelCursor {
 }
 
 /// One page of such a list.
-#[derive(Clone, PartialEq, Eq, Debug, JsonSchema, Serialize)]
-#[schemars(rename = "{T}Page")]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct LabelPage<T> {
     /// The rows.
     pub data: Vec<T>,
@@ -49,19 +40,16 @@ impl<T> LabelPage<T> {
     }
 }
 
-impl fmt::Display for LabelCursor {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+impl ListPosition for LabelCursor {
+    const IS_LABEL: bool = true;
+
+    fn to_bytes(&self) -> Vec<u8> {
         let mut bytes = self.number.to_be_bytes().to_vec();
         bytes.extend_from_slice(self.label.as_bytes());
-        f.write_str(&URL_SAFE_NO_PAD.encode(bytes))
+        bytes
     }
-}
 
-impl FromStr for LabelCursor {
-    type Err = CursorError;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let bytes = URL_SAFE_NO_PAD.decode(text).map_err(|_| CursorError)?;
+    fn from_bytes(bytes: &[u8]) -> Result<Self, CursorError> {
         let (number, label) = bytes.split_first_chunk::<8>().ok_or(CursorError)?;
         let label = String::from_utf8(label.to_vec()).map_err(|_| CursorError)?;
         if label.len() > Self::LABEL_BYTES_MAX || label.chars().any(char::is_control) {
@@ -71,26 +59,33 @@ impl FromStr for LabelCursor {
     }
 }
 
-impl Serialize for LabelCursor {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::{ListCursor, ListOrder, ListTag};
 
     #[test]
-    fn cursor_survives_a_round_trip() {
-        for cursor in [LabelCursor::new(-7, "käse"), LabelCursor::new(i64::MAX, "")] {
-            assert_eq!(cursor.to_string().parse::<LabelCursor>().unwrap(), cursor);
+    fn cursor_of_a_list_tells_it() {
+        for position in [LabelCursor::new(-7, "käse"), LabelCursor::new(1 << 40, "")] {
+            for list in [Some(ListTag(7)), None] {
+                let (position, order) = (position.clone(), ListOrder::NewestFirst);
+                let cursor = ListCursor { position, order, is_backward: false, list };
+                // A negative number, which no list has, is told from the flags of its list's cursor only there.
+                if cursor.position.number >= 0 || list.is_some() {
+                    assert_eq!(
+                        cursor.to_string().parse::<ListCursor<LabelCursor>>().unwrap(),
+                        cursor
+                    );
+                }
+                let as_time = cursor.to_string().parse::<ListCursor>();
+                assert!(as_time.is_err(), "{cursor:?}");
+            }
         }
-        for bad in ["", "zzz", "!", &LabelCursor::new(1, "\0").to_string()] {
-            assert!(bad.parse::<LabelCursor>().is_err(), "{bad}");
+        for bytes in [&[0; 8][..], "x".repeat(264).as_bytes(), b"\0\0\0\0\0\0\0\x01\0", b"1234567"]
+        {
+            let is_position = LabelCursor::from_bytes(bytes).is_ok();
+            assert_eq!(is_position, bytes == [0; 8], "{bytes:?}");
         }
-        let long = LabelCursor::new(1, "x".repeat(256)).to_string();
-        assert!(long.parse::<LabelCursor>().is_err());
     }
 
     #[test]

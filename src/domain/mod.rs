@@ -96,7 +96,9 @@ pub use operational_event::{
     DeliveriesExpired, DeliveryExhausted, EndpointDisabled, InboxPaused, TEST_EVENT_TYPE,
 };
 pub use org::{Org, OrgChange, OrgDeletion, OrgLimit, OrgLimits, OrgState};
-pub use page::{Cursor, CursorError, ListCursor, ListOrder, ListTag, Page, PageRequest};
+pub use page::{
+    Cursor, CursorError, ListCursor, ListOrder, ListPosition, ListTag, Page, PageRequest,
+};
 pub use replay::{Replay, ReplayAction, ReplayStatus};
 pub use revision::{Precondition, Revision};
 pub use scope::{Scope, Scopes, UnknownScope};

@@ -39,11 +39,26 @@ pub enum ListOrder {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct ListTag(pub u32);
 
+/// A position as a list's cursor tells it.
+pub trait ListPosition: Sized {
+    /// Whether it is a label's, whose cursors had another form in earlier versions.
+    const IS_LABEL: bool;
+
+    /// Its bytes.
+    fn to_bytes(&self) -> Vec<u8>;
+
+    /// The position with these bytes.
+    ///
+    /// # Errors
+    /// When they are none of a position.
+    fn from_bytes(bytes: &[u8]) -> Result<Self, CursorError>;
+}
+
 /// A cursor as callers get it: a position in one list, in one order, and the direction in which it is read on.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct ListCursor {
+pub struct ListCursor<P = Cursor> {
     /// The position.
-    pub cursor: Cursor,
+    pub position: P,
     /// The order of the list.
     pub order: ListOrder,
     /// Whether it leads to the page before.
@@ -59,6 +74,8 @@ pub struct PageRequest {
     pub limit: u32,
     /// Only rows after this position in the order of the list; `None` starts with its first row.
     pub after: Option<Cursor>,
+    /// The order of the list.
+    pub order: ListOrder,
 }
 
 /// One page of a list.
@@ -78,6 +95,11 @@ impl PageRequest {
     pub const LIMIT_MAX: u32 = 500;
     /// Bytes of payloads per page, unless the first row alone has more.
     pub const PAYLOAD_BYTES_MAX: usize = 4 * 1024 * 1024;
+
+    /// The newest rows.
+    pub const fn first(limit: u32) -> Self {
+        Self { limit, after: None, order: ListOrder::NewestFirst }
+    }
 }
 
 /// The end of an earlier version's cursor of a list whose oldest row comes first.
@@ -88,6 +110,9 @@ const CURSOR_BYTES: usize = 24;
 const IS_ASCENDING: u8 = 1;
 /// A cursor that leads backwards, in the same byte.
 const IS_BACKWARD: u8 = 2;
+/// A position by a label, in the same byte, which in an earlier version's cursor of such a list begins a number that is
+/// far below this.
+const IS_LABEL: u8 = 4;
 
 impl<T> Page<T> {
     /// A page of rows that were fetched with `limit + 1`: the extra row shows that more follow.
@@ -154,11 +179,13 @@ impl ListOrder {
     }
 }
 
-impl Cursor {
-    fn to_bytes(self) -> [u8; CURSOR_BYTES] {
-        let mut bytes = [0; CURSOR_BYTES];
-        bytes[..8].copy_from_slice(&self.at.micros().to_be_bytes());
-        bytes[8..].copy_from_slice(self.id.as_bytes());
+impl ListPosition for Cursor {
+    const IS_LABEL: bool = false;
+
+    fn to_bytes(&self) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(CURSOR_BYTES);
+        bytes.extend(self.at.micros().to_be_bytes());
+        bytes.extend(self.id.as_bytes());
         bytes
     }
 
@@ -173,7 +200,7 @@ impl Cursor {
 
 impl fmt::Display for Cursor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&URL_SAFE_NO_PAD.encode(self.to_bytes()))
+        f.write_str(&URL_SAFE_NO_PAD.encode(ListPosition::to_bytes(self)))
     }
 }
 
@@ -187,43 +214,48 @@ impl FromStr for Cursor {
 
 /// A byte of flags, the list, and the position. One that tells no list has the earlier version's form, so that cursors
 /// which somebody has kept go on.
-impl fmt::Display for ListCursor {
+impl<P: ListPosition> fmt::Display for ListCursor<P> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let is_ascending = self.order == ListOrder::OldestFirst;
         let Some(ListTag(list)) = self.list else {
-            self.cursor.fmt(f)?;
+            f.write_str(&URL_SAFE_NO_PAD.encode(self.position.to_bytes()))?;
             return f.write_str(if is_ascending { OLDEST_FIRST } else { "" });
         };
-        let ascending = if is_ascending { IS_ASCENDING } else { 0 };
-        let backward = if self.is_backward { IS_BACKWARD } else { 0 };
-        let mut bytes = vec![ascending | backward];
+        let flag = |is_set, flag| if is_set { flag } else { 0 };
+        let ascending = flag(is_ascending, IS_ASCENDING);
+        let backward = flag(self.is_backward, IS_BACKWARD);
+        let mut bytes = vec![ascending | backward | flag(P::IS_LABEL, IS_LABEL)];
         bytes.extend(list.to_be_bytes());
-        bytes.extend(self.cursor.to_bytes());
+        bytes.extend(self.position.to_bytes());
         f.write_str(&URL_SAFE_NO_PAD.encode(bytes))
     }
 }
 
-impl FromStr for ListCursor {
+impl<P: ListPosition> FromStr for ListCursor<P> {
     type Err = CursorError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let earlier = |cursor, order| Self { cursor, order, is_backward: false, list: None };
-        // 24 bytes of base64 are 32 characters.
-        if text.len() == 32 {
-            return Ok(earlier(text.parse()?, ListOrder::NewestFirst));
-        }
-        if let Some(cursor) = text.strip_suffix(OLDEST_FIRST).filter(|text| text.len() == 32) {
-            return Ok(earlier(cursor.parse()?, ListOrder::OldestFirst));
-        }
-        let bytes = URL_SAFE_NO_PAD.decode(text).map_err(|_| CursorError)?;
+        let (position, order) = match text.strip_suffix(OLDEST_FIRST) {
+            // 24 bytes of base64 are 32 characters.
+            Some(position) if position.len() == 32 => (position, ListOrder::OldestFirst),
+            _ => (text, ListOrder::NewestFirst),
+        };
+        let bytes = URL_SAFE_NO_PAD.decode(position).map_err(|_| CursorError)?;
         let (flags, rest) = bytes.split_first().ok_or(CursorError)?;
+        let is_earlier =
+            if P::IS_LABEL { flags & IS_LABEL == 0 } else { bytes.len() == CURSOR_BYTES };
+        if is_earlier {
+            let position = P::from_bytes(&bytes)?;
+            return Ok(Self { position, order, is_backward: false, list: None });
+        }
         let (list, position) = rest.split_first_chunk::<4>().ok_or(CursorError)?;
-        if flags & !(IS_ASCENDING | IS_BACKWARD) != 0 {
+        let known = IS_ASCENDING | IS_BACKWARD | if P::IS_LABEL { IS_LABEL } else { 0 };
+        if flags & !known != 0 || order == ListOrder::OldestFirst {
             return Err(CursorError);
         }
         let is_ascending = flags & IS_ASCENDING != 0;
         Ok(Self {
-            cursor: Cursor::from_bytes(position)?,
+            position: P::from_bytes(position)?,
             order: if is_ascending { ListOrder::OldestFirst } else { ListOrder::NewestFirst },
             is_backward: flags & IS_BACKWARD != 0,
             list: Some(ListTag(u32::from_be_bytes(*list))),
@@ -231,7 +263,7 @@ impl FromStr for ListCursor {
     }
 }
 
-impl Serialize for ListCursor {
+impl<P: ListPosition> Serialize for ListCursor<P> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(self)
     }
@@ -256,12 +288,12 @@ mod tests {
 
     #[test]
     fn cursor_of_a_list_tells_list_order_and_direction() {
-        let cursor = Cursor { at: Timestamp::from_micros(-1), id: Uuid::max() };
+        let position = Cursor { at: Timestamp::from_micros(-1), id: Uuid::max() };
         for order in [ListOrder::NewestFirst, ListOrder::OldestFirst] {
             for (is_backward, list) in
                 [(false, None), (false, Some(ListTag(7))), (true, Some(ListTag(u32::MAX)))]
             {
-                let ours = ListCursor { cursor, order, is_backward, list };
+                let ours = ListCursor { position, order, is_backward, list };
                 let text = ours.to_string();
                 assert_eq!(text.parse::<ListCursor>().unwrap(), ours);
                 let is_earlier = list.is_none() && order == ListOrder::NewestFirst;
@@ -271,9 +303,9 @@ mod tests {
         for text in ["-a", "", "AAAA", &URL_SAFE_NO_PAD.encode([4; 29])] {
             assert!(text.parse::<ListCursor>().is_err(), "{text}");
         }
-        let older = Cursor { at: Timestamp::from_micros(-2), ..cursor };
-        assert!(ListOrder::NewestFirst.is_before(cursor, older));
-        assert!(ListOrder::OldestFirst.is_before(older, cursor));
+        let older = Cursor { at: Timestamp::from_micros(-2), ..position };
+        assert!(ListOrder::NewestFirst.is_before(position, older));
+        assert!(ListOrder::OldestFirst.is_before(older, position));
     }
 
     #[test]

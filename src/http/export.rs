@@ -185,7 +185,8 @@ impl Exported {
         after: Option<Cursor>,
     ) -> Result<Part, ApiError> {
         let reads = app.replica_reads();
-        let page = PageRequest { limit: PageRequest::LIMIT_MAX, after };
+        let page =
+            PageRequest { limit: PageRequest::LIMIT_MAX, after, order: listing.reading_order() };
         match self {
             Self::Events(filter, with_payloads) => {
                 let bytes_max = with_payloads.then_some(PAYLOAD_BYTES_MAX);

@@ -7,6 +7,7 @@ use uuid::Uuid;
 
 use super::columns::{Columns, columns};
 use super::engine::{Row, Tx, args};
+use super::page::OrderSql;
 use super::{Result, Store, StoreError, System, storable};
 use crate::domain::{
     Actor, ApiKey, AuditEntry, DeadLetterDeletion, DeadLetterId, Delivery, DeliveryId,
@@ -297,15 +298,15 @@ impl System<'_> {
         let sql = format!(
             "SELECT * FROM (
                  SELECT {COLUMNS}
-                 FROM audit_log WHERE org_id = $4 AND (at, id) < ($1, $2)
-                 ORDER BY at DESC, id DESC LIMIT $3
+                 FROM audit_log WHERE org_id = $4 {}
              ) own
              UNION ALL
              SELECT {COLUMNS}
              FROM (SELECT created_at AS moment FROM orgs WHERE id = $4
                    UNION ALL SELECT deleting_since FROM orgs WHERE id = $4) moments
              CROSS JOIN audit_log
-             WHERE org_id IS NULL AND at = moment AND object = $4"
+             WHERE org_id IS NULL AND at = moment AND object = $4",
+            OrderSql::of(page.order).page("at")
         );
         self.0.page(page, "at", sql, args![org], read).await
     }

@@ -75,11 +75,10 @@ impl Store {
             replayed,
             error_class,
             status_code,
-            order,
         } = filter;
         let (at, by_type) = ("created_at", "dead_letters_by_type");
         let listed = Listed { table: "dead_letters", at, by_type, by_day: false };
-        let bounds = ListBounds { order: *order, since: *since, until: *until };
+        let bounds = ListBounds { order: page.order, since: *since, until: *until };
         let dialect = self.engine.dialect();
         let mut query = ListQuery::new(dialect, listed, org, bounds, PARAMETERS_BEFORE);
         query.equal_unscoped("endpoint_id", Some("dead_letters_by_endpoint"), *endpoint_id);

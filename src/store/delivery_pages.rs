@@ -109,7 +109,7 @@ impl Store {
         let planned_first = planned.map(|all| all.iter().min().copied().unwrap_or(END_OF_TIME));
         // The later of the two; without either, where the organisation begins.
         let since = planned_first.max(filter.since);
-        let bounds = ListBounds { order: filter.order, since, until: filter.until };
+        let bounds = ListBounds { order: page.order, since, until: filter.until };
         let selection = Selection { org, filter, planned, types, bounds };
         let after = bounds.start(page.after);
         let mut look_back = self.look_back(org, bounds.order, after.at, bounds.last()).await?;

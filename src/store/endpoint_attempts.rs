@@ -23,14 +23,14 @@ impl Store {
         filter: &DeliveryFilter,
         page: PageRequest,
     ) -> Result<Page<EndpointAttempt>> {
-        let limit = page.limit as usize;
+        let (limit, order) = (page.limit as usize, page.order);
         let found = self.deliveries(org, filter, page).await?;
         let mut attempts = self.attempts_at(org, endpoint, &found.data).await?;
         let (mut data, mut next_cursor) = (Vec::new(), found.next_cursor);
         let mut left = found.data.len();
         for delivery in found.data {
             let mut made = attempts.remove(&delivery.id).unwrap_or_default();
-            if filter.order == ListOrder::NewestFirst {
+            if order == ListOrder::NewestFirst {
                 made.reverse();
             }
             let (delivery_id, event_id) = (delivery.id, delivery.event_id);

@@ -2,9 +2,8 @@
 
 use super::endpoints::COLUMNS;
 use super::engine::{Row, args};
-use super::page::{ListBounds, OrderSql};
 use super::{Result, Store, System, endpoints};
-use crate::domain::{Endpoint, FailingEndpoint, ListOrder, OrgId, Page, PageRequest};
+use crate::domain::{Endpoint, FailingEndpoint, OrgId, Page, PageRequest};
 
 impl Store {
     /// Those of an organisation that fail or are disabled, at most so many; those that fail first, and the longest ago.
@@ -25,18 +24,10 @@ impl Store {
 
 impl System<'_> {
     /// The endpoints that fail, by the time since when they do. One that works again, or is removed, leaves the list.
-    pub async fn failing_endpoints(
-        self,
-        order: ListOrder,
-        page: PageRequest,
-    ) -> Result<Page<FailingEndpoint>> {
-        let after = ListBounds { order, since: None, until: None }.start(page.after);
-        let sql = format!(
-            "SELECT id, org_id, url, failing_since, last_failure_at, last_success_at, disabled_reason
-             FROM endpoints WHERE failing_since IS NOT NULL AND removed_at IS NULL {}",
-            OrderSql::of(order).page("failing_since")
-        );
-        self.0.page_of(sql, "failing_since", (after, page.limit), args![], read).await
+    pub async fn failing_endpoints(self, page: PageRequest) -> Result<Page<FailingEndpoint>> {
+        let sql = "SELECT id, org_id, url, failing_since, last_failure_at, last_success_at, disabled_reason
+             FROM endpoints WHERE failing_since IS NOT NULL AND removed_at IS NULL";
+        self.0.page(page, "failing_since", sql.into(), args![], read).await
     }
 }
 

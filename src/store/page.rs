@@ -90,8 +90,8 @@ impl OrderSql {
 }
 
 impl Store {
-    /// Reads a page of the rows that a SELECT, which ends with a condition, finds, newest first; they are listed by the
-    /// time in the column `at` and by `id`. The parameters `$1`, `$2` and `$3` are taken; `args` follow.
+    /// Reads a page of the rows that a SELECT, which ends with a condition, finds; they are listed by the time in the
+    /// column `at` and by `id`. The parameters `$1`, `$2` and `$3` are taken; `args` follow.
     pub(super) async fn page<T>(
         &self,
         request: PageRequest,
@@ -100,7 +100,7 @@ impl Store {
         args: Args<'_>,
         read: impl Fn(&Row) -> Result<T>,
     ) -> Result<Page<T>> {
-        let bounds = ListBounds { order: ListOrder::NewestFirst, since: None, until: None };
+        let bounds = ListBounds { order: request.order, since: None, until: None };
         let after = bounds.start(request.after);
         let sql = format!("{select} {}", OrderSql::of(bounds.order).page(at));
         self.page_of(sql, at, (after, request.limit), args, read).await

@@ -12,8 +12,8 @@ use super::replay_chunk::{ReplayChunk, chunk, chunk_to_discard};
 use super::replay_selection::{candidates_after, count};
 use super::{AuditRecord, Result, Store, System, audit, orgs, redeliveries, storable};
 use crate::domain::{
-    Actor, Cursor, DeadLetterFilter, DeadReason, ErrorClass, ListOrder, OrgId, Page, PageRequest,
-    Replay, ReplayAction, ReplayId, ReplayStatus, Timestamp,
+    Actor, Cursor, DeadLetterFilter, DeadReason, ErrorClass, OrgId, Page, PageRequest, Replay,
+    ReplayAction, ReplayId, ReplayStatus, Timestamp,
 };
 
 /// The result of one step of a replay.
@@ -67,7 +67,6 @@ fn values(replay: &Replay, cursor: Cursor) -> [Value<'_>; COLUMNS.0.len()] {
         replayed: _,
         error_class,
         status_code,
-        order: _,
     } = filter;
     [
         (*id).into(),
@@ -107,7 +106,6 @@ fn read(row: &Row) -> Result<Replay> {
             replayed: None,
             error_class: row.parse_opt("error_class")?,
             status_code: row.get_opt("status_code")?,
-            order: ListOrder::OldestFirst,
         },
         total: row.get_opt("total")?,
         done: row.get("done")?,

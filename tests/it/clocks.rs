@@ -95,14 +95,14 @@ impl Tenant {
     }
 
     async fn attempts(&self) -> Vec<u32> {
-        let page = PageRequest { limit: 100, after: None };
+        let page = PageRequest::first(100);
         let filter = DeliveryFilter::default();
         let found = self.store.deliveries(self.org, &filter, page).await.unwrap().data;
         found.iter().map(|delivery| delivery.attempts).collect()
     }
 
     async fn waits_for_a_retry(&self) -> bool {
-        let page = PageRequest { limit: 100, after: None };
+        let page = PageRequest::first(100);
         let filter =
             DeliveryFilter { status: Some(DeliveryStatus::Pending), ..DeliveryFilter::default() };
         let found = self.store.deliveries(self.org, &filter, page).await.unwrap().data;
@@ -110,7 +110,7 @@ impl Tenant {
     }
 
     async fn stamps(&self) -> Vec<Timestamp> {
-        let page = PageRequest { limit: 100, after: None };
+        let page = PageRequest::first(100);
         let found = self.store.events(self.org, &EventFilter::default(), page).await.unwrap();
         found.data.iter().map(|event| event.received_at).collect()
     }

@@ -82,7 +82,8 @@ pub struct EventTypeView {
 
 /// Event metrics of a window.
 #[derive(Clone, Debug, JsonSchema, Serialize)]
-pub struct EventMetrics {
+#[schemars(rename = "EventMetrics")]
+pub struct EventMetrics<C = LabelCursor> {
     /// By what they are grouped.
     pub group_by: MetricsGroup,
     /// When the window begins: on the minute.
@@ -92,9 +93,18 @@ pub struct EventMetrics {
     /// The groups.
     pub data: Vec<MetricsRow>,
     /// The position of the next page.
-    pub next_cursor: Option<LabelCursor>,
+    pub next_cursor: Option<C>,
     /// Whether users beyond the limit were left out, or the latest events are missing.
     pub approximate: bool,
+}
+
+impl EventMetrics {
+    /// The same with a position as callers get it.
+    pub fn with_cursor<C>(self, cursor: impl FnOnce(LabelCursor) -> C) -> EventMetrics<C> {
+        let Self { group_by, from, to, data, next_cursor, approximate } = self;
+        let next_cursor = next_cursor.map(cursor);
+        EventMetrics { group_by, from, to, data, next_cursor, approximate }
+    }
 }
 
 /// A group. Fields that a grouping does not have are `null`.

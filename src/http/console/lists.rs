@@ -6,10 +6,10 @@ use url::form_urlencoded;
 use super::posted::time;
 use super::ui::{ConsoleForm, ConsolePage};
 use super::visitor::Visitor;
-use crate::domain::{LabelCursor, PageRequest, Violation};
+use crate::domain::{PageRequest, Violation};
 use crate::http::error::ApiError;
 use crate::http::request::query::Query;
-use crate::http::request::{QueryFields, RequestedList};
+use crate::http::request::{LabelListing, QueryFields, RequestedList};
 
 /// What a list is asked for.
 pub(super) struct Asked<T> {
@@ -23,7 +23,7 @@ pub(super) struct Asked<T> {
 /// Reads the filters of a list. Fields that are left empty are as if they were not there.
 pub(super) fn asked<T: QueryFields>(visitor: &Visitor) -> Asked<T> {
     let mut query = query(visitor);
-    let (page, list) = query.ordered_page();
+    let (page, list) = query.page();
     let filter = T::read(&mut query);
     Asked { filter, page, list, faults: faults(query) }
 }
@@ -34,8 +34,8 @@ pub(super) fn page_request(visitor: &Visitor) -> (PageRequest, RequestedList) {
 }
 
 /// Reads the position in a list that is not in the order of time.
-pub(super) fn label_cursor(visitor: &Visitor) -> Option<LabelCursor> {
-    query(visitor).take("cursor")
+pub(super) fn label_list(visitor: &Visitor) -> LabelListing {
+    query(visitor).labels()
 }
 
 fn query(visitor: &Visitor) -> Query {

@@ -20,7 +20,7 @@ use super::guard::{self, SEC_FETCH_SITE};
 use super::navigation;
 use super::ui::{ConsolePage, Frame, plain_page};
 use crate::auth::{OpenSession, SessionToken};
-use crate::domain::{Actor, Cursor, OrgId, Role, Scope, Scopes, TraceId};
+use crate::domain::{Actor, ListPosition, OrgId, Role, Scope, Scopes, TraceId};
 use crate::http::byte_budget::Owner;
 use crate::http::charges;
 use crate::http::client_ip;
@@ -244,10 +244,10 @@ impl Visitor {
     }
 
     /// The same of a list whose cursors belong to it.
-    pub(super) fn list_pages(
+    pub(super) fn list_pages<P: ListPosition>(
         &self,
-        list: RequestedList,
-        next: Option<Cursor>,
+        list: &RequestedList<P>,
+        next: Option<P>,
     ) -> (Option<String>, Option<String>) {
         self.pages(next.map(|next| list.cursor(next, false)))
     }

@@ -24,8 +24,8 @@ const ABOUT: &str = "Post events, and have them delivered as signed webhooks.\n\
     `GET`, it takes `HEAD`, too.\n\n\
     Errors are `application/problem+json` with a stable `code`; the examples of each status list the codes that an \
     operation may answer. Lengths of texts are counted in bytes of UTF-8.\n\n\
-    Lists answer `{\"data\": […], \"next_cursor\": …}`; `next_cursor` is `null` on the last page. Some \
-    have `prev_cursor`, which is `null` on the first page. A cursor belongs to its list and filters.";
+    Lists answer `{\"data\": […], \"next_cursor\": …}`; `next_cursor` is `null` on the last page. Those \
+    in the order of time have `prev_cursor`, which is `null` on the first page. A cursor belongs to its list and filters.";
 
 /// The OpenAPI document of these routes.
 pub(in crate::http) fn document(routes: &[Route]) -> Value {

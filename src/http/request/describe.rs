@@ -2,11 +2,11 @@
 
 use super::extractors::{
     Body, BodyAndParameters, EmptyBody, EmptyBodyAndParameters, ExportList, LabelList, List,
-    MergePatch, NoQuery, OptionalBody, OptionalBodyAndParameters, OrderedList, Parameters,
+    MergePatch, NoQuery, OptionalBody, OptionalBodyAndParameters, Parameters,
 };
 use super::fields::{JsonFields, QueryFields};
 use super::schema::{Input, ObjectSchema, RequestSchema, parameter};
-use super::texts::PageLimit;
+use super::texts::{PageLimit, Text};
 use crate::domain::{LabelCursor, ListCursor, ListOrder};
 use crate::http::problem::{self, Problem};
 
@@ -70,18 +70,6 @@ impl<T: JsonFields> Input for MergePatch<T> {
 impl<T: QueryFields> Input for List<T> {
     fn describe(schema: &mut RequestSchema) {
         let limit = parameter::<PageLimit>("limit", "Rows per page at most.");
-        let cursor = parameter::<ListCursor>(
-            "cursor",
-            "`next_cursor` of the previous page of this list, with the same filters.",
-        );
-        schema.query.extend([limit, cursor]);
-        describe_query::<T>(schema);
-    }
-}
-
-impl<T: QueryFields> Input for OrderedList<T> {
-    fn describe(schema: &mut RequestSchema) {
-        let limit = parameter::<PageLimit>("limit", "Rows per page at most.");
         let order = parameter::<ListOrder>("order", "`desc`, the newest first, or `asc`.");
         let cursor = parameter::<ListCursor>(
             "cursor",
@@ -93,10 +81,13 @@ impl<T: QueryFields> Input for OrderedList<T> {
     }
 }
 
-impl<T: QueryFields> Input for LabelList<T> {
+impl<T: QueryFields, L: Text> Input for LabelList<T, L> {
     fn describe(schema: &mut RequestSchema) {
-        let limit = parameter::<PageLimit>("limit", "Rows per page at most.");
-        let cursor = parameter::<LabelCursor>("cursor", "`next_cursor` of the previous page.");
+        let limit = parameter::<L>("limit", "Rows per page at most.");
+        let cursor = parameter::<ListCursor<LabelCursor>>(
+            "cursor",
+            "`next_cursor` of the previous page of this list, with the same filters.",
+        );
         schema.query.extend([limit, cursor]);
         describe_query::<T>(schema);
     }

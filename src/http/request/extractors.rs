@@ -10,12 +10,13 @@ use serde::Serialize;
 
 use super::fields::{JsonFields, QueryFields};
 use super::json_object::JsonObject;
-use super::listing::RequestedList;
+use super::listing::{LabelListing, RequestedList};
 use super::query::Query;
 use super::rules::Rules;
 use super::schema::ObjectSchema;
+use super::texts::{PageLimit, Text};
 use crate::auth::Principal;
-use crate::domain::{Cursor, LabelCursor, PageRequest, Scopes};
+use crate::domain::{Cursor, PageRequest, Scopes};
 use crate::http::body::{self, ReceivedBody};
 use crate::http::byte_budget::Owner;
 use crate::http::error::ApiError;
@@ -44,7 +45,7 @@ pub(in crate::http) struct MergePatch<T> {
     fields: PhantomData<T>,
 }
 
-/// The query of a list: `limit`, `cursor`, and these filters.
+/// The query of a list: `limit`, `order`, `cursor`, and these filters.
 #[derive(Debug)]
 pub(in crate::http) struct List<T = ()> {
     pub(in crate::http) page: PageRequest,
@@ -52,19 +53,12 @@ pub(in crate::http) struct List<T = ()> {
     pub(in crate::http) filter: T,
 }
 
-/// The query of a list that has two orders: `limit`, `order`, `cursor`, and these filters.
-#[derive(Debug)]
-pub(in crate::http) struct OrderedList<T> {
-    pub(in crate::http) page: PageRequest,
-    pub(in crate::http) listing: RequestedList,
-    pub(in crate::http) filter: T,
-}
-
 /// The query of a list that is not in the order of time: `limit`, `cursor`, and these filters.
 #[derive(Debug)]
-pub(in crate::http) struct LabelList<T = ()> {
-    pub(in crate::http) limit: u32,
-    pub(in crate::http) after: Option<LabelCursor>,
+pub(in crate::http) struct LabelList<T = (), L = PageLimit> {
+    /// Rows per page at most, if the request tells it.
+    pub(in crate::http) limit: Option<L>,
+    pub(in crate::http) listing: LabelListing,
     pub(in crate::http) filter: T,
 }
 
@@ -235,28 +229,23 @@ impl<S: Sync, T: QueryFields> FromRequestParts<S> for List<T> {
     }
 }
 
-impl<S: Sync, T: QueryFields> FromRequestParts<S> for LabelList<T> {
+impl<S: Sync, T: QueryFields, L: Text> FromRequestParts<S> for LabelList<T, L> {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
         let mut query = Query::of(&parts.uri);
-        let limit = query.limit();
-        let after = query.take("cursor");
+        let limit = query.take("limit");
+        let listing = query.labels();
         let filter = T::read(&mut query);
         query.finish()?;
-        Ok(Self { limit, after, filter })
+        Ok(Self { limit, listing, filter })
     }
 }
 
-impl<S: Sync, T: QueryFields> FromRequestParts<S> for OrderedList<T> {
-    type Rejection = ApiError;
-
-    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
-        let mut query = Query::of(&parts.uri);
-        let (page, listing) = query.ordered_page();
-        let filter = T::read(&mut query);
-        query.finish()?;
-        Ok(Self { page, listing, filter })
+impl<T> LabelList<T> {
+    /// Rows per page at most.
+    pub(in crate::http) fn page_limit(&self) -> u32 {
+        self.limit.map_or(PageRequest::LIMIT_DEFAULT, |limit| limit.0)
     }
 }
 

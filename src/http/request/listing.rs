@@ -7,7 +7,9 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
-use crate::domain::{Cursor, ListCursor, ListOrder, ListTag, Page};
+use crate::domain::{
+    Cursor, LabelCursor, LabelPage, ListCursor, ListOrder, ListTag, Page, PageRequest,
+};
 
 /// Parameters that select no rows.
 const NOT_FILTERS: [&str; 4] = ["limit", "cursor", "order", "include"];
@@ -16,33 +18,36 @@ const EXPORT: &str = "/export";
 
 /// A list as a request asks for it.
 #[derive(Clone, Copy, Debug)]
-pub(in crate::http) struct RequestedList {
+pub(in crate::http) struct RequestedList<P = Cursor> {
     pub(super) tag: ListTag,
     pub(super) order: ListOrder,
     pub(super) is_backward: bool,
-    pub(super) after: Option<Cursor>,
+    pub(super) after: Option<P>,
 }
 
-/// One page of a list that is read forwards.
+/// A list that is not in the order of time, as a request asks for it.
+pub(in crate::http) type LabelListing = RequestedList<LabelCursor>;
+
+/// One page of a list, which is read in both directions.
 #[derive(Clone, Debug, JsonSchema, Serialize)]
 #[schemars(rename = "{T}Page")]
 pub(in crate::http) struct ListPage<T> {
-    /// The rows.
-    data: Vec<T>,
-    /// The position of the next page; `null` at the end of the list.
-    next_cursor: Option<ListCursor>,
-}
-
-/// One page of a list that is read in both directions.
-#[derive(Clone, Debug, JsonSchema, Serialize)]
-#[schemars(rename = "{T}Page")]
-pub(in crate::http) struct OrderedPage<T> {
     /// The rows.
     pub(in crate::http) data: Vec<T>,
     /// The position of the next page; `null` at the end of the list.
     next_cursor: Option<ListCursor>,
     /// The position of the page before; `null` on the first page.
     prev_cursor: Option<ListCursor>,
+}
+
+/// One page of a list that is not in the order of time, which is read forwards.
+#[derive(Clone, Debug, JsonSchema, Serialize)]
+#[schemars(rename = "{T}Page")]
+pub(in crate::http) struct ForwardPage<T> {
+    /// The rows.
+    data: Vec<T>,
+    /// The position of the next page; `null` at the end of the list.
+    next_cursor: Option<ListCursor<LabelCursor>>,
 }
 
 /// A row with a place in its list.
@@ -68,25 +73,39 @@ pub(super) fn tag(path: &str, parameters: &[(String, String)]) -> ListTag {
     ListTag(u32::from_be_bytes([first, second, third, fourth]))
 }
 
+impl<P> RequestedList<P> {
+    /// A position from which the list is read on.
+    pub(in crate::http) const fn cursor(&self, position: P, is_backward: bool) -> ListCursor<P> {
+        ListCursor { position, order: self.order, is_backward, list: Some(self.tag) }
+    }
+}
+
+impl LabelListing {
+    /// The position after which it is read.
+    pub(in crate::http) const fn after(&self) -> Option<&LabelCursor> {
+        self.after.as_ref()
+    }
+
+    /// The page that was read.
+    pub(in crate::http) fn forward_page<T>(&self, page: LabelPage<T>) -> ForwardPage<T> {
+        let next_cursor = page.next_cursor.map(|position| self.cursor(position, false));
+        ForwardPage { data: page.data, next_cursor }
+    }
+}
+
 impl RequestedList {
     /// The order in which the rows are read: backwards for a page before.
     pub(in crate::http) const fn reading_order(self) -> ListOrder {
         if self.is_backward { self.order.reversed() } else { self.order }
     }
 
-    /// A position from which the list is read on.
-    pub(in crate::http) const fn cursor(self, cursor: Cursor, is_backward: bool) -> ListCursor {
-        ListCursor { cursor, order: self.order, is_backward, list: Some(self.tag) }
-    }
-
-    /// The page that was read, of a list that is read forwards.
-    pub(in crate::http) fn forward_page<T>(self, page: Page<T>) -> ListPage<T> {
-        let next_cursor = page.next_cursor.map(|cursor| self.cursor(cursor, false));
-        ListPage { data: page.data, next_cursor }
+    /// The page that is to be read.
+    pub(super) const fn request(self, limit: u32) -> PageRequest {
+        PageRequest { limit, after: self.after, order: self.reading_order() }
     }
 
     /// The page that was read in [`Self::reading_order`], in the order of the list.
-    pub(in crate::http) fn page<T: Positioned>(self, page: Page<T>) -> OrderedPage<T> {
+    pub(in crate::http) fn page<T: Positioned>(self, page: Page<T>) -> ListPage<T> {
         let Page { mut data, next_cursor: more } = page;
         let (next, prev) = if self.is_backward {
             data.reverse();
@@ -94,7 +113,7 @@ impl RequestedList {
         } else {
             (more, self.after.and_then(|_| data.first().map(T::position)))
         };
-        OrderedPage {
+        ListPage {
             data,
             next_cursor: next.map(|cursor| self.cursor(cursor, false)),
             prev_cursor: prev.map(|cursor| self.cursor(cursor, true)),
@@ -156,7 +175,7 @@ mod tests {
             let data = rows.iter().copied().map(Row).collect();
             let page = listing.page(Page { data, next_cursor: more.map(at) });
             let micros =
-                |cursor: Option<ListCursor>| cursor.map(|cursor| cursor.cursor.at.micros());
+                |cursor: Option<ListCursor>| cursor.map(|cursor| cursor.position.at.micros());
             let rows: Vec<i64> = page.data.iter().map(|row| row.0).collect();
             (rows, micros(page.prev_cursor), micros(page.next_cursor))
         };

@@ -4,7 +4,7 @@
 //! A route's body is a struct that [`json_fields!`] declares, its query one that [`query_fields!`]
 //! declares. Each field has a name, a type, a presence and a doc line, and the declaration gives the
 //! struct, its parser and its JSON Schema ([`Route::request`](super::Route)). Handlers take them by an
-//! extractor: [`Body`], [`OptionalBody`], [`EmptyBody`], [`MergePatch`], [`List`], [`OrderedList`], [`LabelList`],
+//! extractor: [`Body`], [`OptionalBody`], [`EmptyBody`], [`MergePatch`], [`List`], [`LabelList`],
 //! [`Parameters`], [`NoQuery`].
 //!
 //! Derived deserialisers stop at the first fault and know nothing of the caller. These parsers list
@@ -27,11 +27,11 @@ mod values;
 pub(super) use describe::{BODY_PROBLEMS, JSON_PROBLEMS};
 pub(super) use extractors::{
     BODY_BYTES_MAX, Body, BodyAndParameters, EmptyBody, EmptyBodyAndParameters, ExportList,
-    LabelList, List, MergePatch, NoQuery, OptionalBody, OptionalBodyAndParameters, OrderedList,
-    Parameters, read_fields, refuse_query,
+    LabelList, List, MergePatch, NoQuery, OptionalBody, OptionalBodyAndParameters, Parameters,
+    read_fields, refuse_query,
 };
 pub(super) use fields::{JsonFields, QueryFields, json_fields, query_fields};
-pub(super) use listing::{ListPage, OrderedPage, Positioned, RequestedList};
+pub(super) use listing::{ForwardPage, LabelListing, ListPage, Positioned, RequestedList};
 pub(super) use patch::Patch;
 pub(super) use posted::{DescribesBody, UnreadRequest};
 pub use schema::RequestSchema;

@@ -6,7 +6,7 @@
 use axum::http::Uri;
 use url::form_urlencoded;
 
-use super::listing::{self, RequestedList};
+use super::listing::{self, LabelListing, RequestedList};
 use super::rules::{STRAY_NAMES_MAX, shortened};
 use super::texts::{PageLimit, Text};
 use super::values::wire_name;
@@ -48,19 +48,12 @@ impl Query {
         value
     }
 
-    /// Takes `limit` and `cursor` of a list that is read from its newest row on.
+    /// Takes `limit`, `order` and `cursor` of a list.
     pub(in crate::http) fn page(&mut self) -> (PageRequest, RequestedList) {
         let limit = self.limit();
-        let listing = self.listing(ListOrder::NewestFirst, false);
-        (PageRequest { limit, after: listing.after }, listing)
-    }
-
-    /// Takes `limit`, `order` and `cursor`.
-    pub(in crate::http) fn ordered_page(&mut self) -> (PageRequest, RequestedList) {
-        let limit = self.limit();
         let order = self.take::<ListOrder>("order").unwrap_or_default();
-        let listing = self.listing(order, true);
-        (PageRequest { limit, after: listing.after }, listing)
+        let listing: RequestedList = self.listing(order, true);
+        (listing.request(limit), listing)
     }
 
     /// Takes `order` and `cursor` of an export.
@@ -69,10 +62,18 @@ impl Query {
         self.listing(order, false)
     }
 
+    /// Takes `cursor` of a list that is not in the order of time.
+    pub(in crate::http) fn labels(&mut self) -> LabelListing {
+        self.listing(ListOrder::NewestFirst, false)
+    }
+
     /// Takes `cursor`, which belongs to this list and this order.
-    fn listing(&mut self, order: ListOrder, has_both_directions: bool) -> RequestedList {
+    fn listing<P>(&mut self, order: ListOrder, has_both_directions: bool) -> RequestedList<P>
+    where
+        ListCursor<P>: Text,
+    {
         let mut listing = RequestedList { tag: self.list, order, is_backward: false, after: None };
-        let Some(cursor) = self.take::<ListCursor>("cursor") else { return listing };
+        let Some(cursor) = self.take::<ListCursor<P>>("cursor") else { return listing };
         if cursor.list.is_some_and(|list| list != listing.tag) {
             let rule =
                 "belongs to another list, or to other filters; leave it out for the first page";
@@ -85,7 +86,7 @@ impl Query {
             self.violations.push(Violation::new("cursor", "direction", rule));
         } else {
             listing.is_backward = cursor.is_backward;
-            listing.after = Some(cursor.cursor);
+            listing.after = Some(cursor.position);
         }
         listing
     }
@@ -165,21 +166,21 @@ mod tests {
 
     #[test]
     fn cursor_is_taken_in_its_own_list_and_order_only() {
-        let cursor = Cursor { at: Timestamp::from_micros(7), id: uuid::Uuid::nil() };
+        let position = Cursor { at: Timestamp::from_micros(7), id: uuid::Uuid::nil() };
         let list = of("type=a").list;
         for (order, word) in [(ListOrder::NewestFirst, "desc"), (ListOrder::OldestFirst, "asc")] {
             for (list, is_backward) in [(Some(list), false), (Some(list), true), (None, false)] {
-                let text = ListCursor { cursor, order, is_backward, list };
+                let text = ListCursor { position, order, is_backward, list };
                 for asked in ["desc", "asc"] {
                     let mut query = of(&format!("cursor={text}&order={asked}&type=a"));
-                    let (page, listing) = query.ordered_page();
+                    let (page, listing) = query.page();
                     let _: Option<crate::domain::EventTypeFilter> = query.take("type");
                     assert_eq!(page.after.is_some(), asked == word);
                     assert_eq!(listing.is_backward, is_backward && asked == word);
                     assert_eq!(faults(query).is_empty(), asked == word);
                 }
                 let mut other = of(&format!("cursor={text}&order={word}"));
-                assert_eq!(other.ordered_page().0.after.is_some(), list.is_none());
+                assert_eq!(other.page().0.after.is_some(), list.is_none());
                 let mut export = of(&format!("cursor={text}&order={word}&type=a"));
                 assert_eq!(export.export().after.is_some(), !is_backward);
             }

@@ -64,7 +64,7 @@ texts! {
     EndpointId: "must be the id of an endpoint", {"type": "string", "format": "uuid"};
     EventId: "must be the id of an event", {"type": "string", "format": "uuid"};
     OrgId: "must be the id of an organisation", {"type": "string", "format": "uuid"};
-    LabelCursor: "must be a next_cursor of an earlier answer", {"type": "string"};
+    ListCursor<LabelCursor>: "must be a next_cursor of an earlier answer", {"type": "string"};
     MetricsGroup: MetricsGroup::RULE,
         {"type": "string", "enum": MetricsGroup::VARIANTS, "default": "hour"};
     ListCursor: "must be a next_cursor or prev_cursor of an earlier answer", {"type": "string"};

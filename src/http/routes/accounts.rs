@@ -9,12 +9,12 @@ use crate::analytics::{KeptSummary, SummaryKey};
 use crate::api::Refusal;
 use crate::api::accounts::{self, SummaryWindow};
 use crate::api::views::{AccountSample, AccountSummary, AccountView, EventTypeView};
-use crate::domain::{LabelPage, Timestamp, Violation};
+use crate::domain::{Timestamp, Violation};
 use crate::http::error::ApiError;
 use crate::http::extract::{AccountId, EventsRead, Scoped};
 use crate::http::header_extract::IfNoneMatch;
 use crate::http::openapi::Cacheable;
-use crate::http::request::{LabelList, Number, Parameters, WindowName, query_fields};
+use crate::http::request::{ForwardPage, LabelList, Number, Parameters, WindowName, query_fields};
 use crate::http::respond::{Json, WrittenAnswer};
 use crate::http::state::AppState;
 use crate::store::StoreError;
@@ -51,9 +51,11 @@ query_fields! {
 pub(in crate::http) async fn list(
     State(app): State<AppState>,
     tenant: Scoped<EventsRead>,
-    LabelList { limit, after, filter: () }: LabelList,
-) -> Result<Json<LabelPage<AccountView>>, ApiError> {
-    Ok(Json(accounts::list(app.replica_reads(), tenant.org_id, after.as_ref(), limit).await?))
+    list: LabelList,
+) -> Result<Json<ForwardPage<AccountView>>, ApiError> {
+    let (after, limit) = (list.listing.after(), list.page_limit());
+    let page = accounts::list(app.replica_reads(), tenant.org_id, after, limit).await?;
+    Ok(Json(list.listing.forward_page(page)))
 }
 
 /// `GET /api/accounts/sample`.
@@ -70,11 +72,11 @@ pub(in crate::http) async fn sample(
 pub(in crate::http) async fn event_types(
     State(app): State<AppState>,
     tenant: Scoped<EventsRead>,
-    LabelList { limit, after, filter: () }: LabelList,
-) -> Result<Json<LabelPage<EventTypeView>>, ApiError> {
-    Ok(Json(
-        accounts::event_types(app.replica_reads(), tenant.org_id, after.as_ref(), limit).await?,
-    ))
+    list: LabelList,
+) -> Result<Json<ForwardPage<EventTypeView>>, ApiError> {
+    let (after, limit) = (list.listing.after(), list.page_limit());
+    let page = accounts::event_types(app.replica_reads(), tenant.org_id, after, limit).await?;
+    Ok(Json(list.listing.forward_page(page)))
 }
 
 /// `GET /api/accounts/{id}/summary`: at most a minute old, or 304 where the caller has it.

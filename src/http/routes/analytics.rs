@@ -5,15 +5,16 @@ use axum::extract::State;
 use crate::api::analytics::{self, MetricsRequest};
 use crate::api::views::{EndpointStats, EventMetrics, UsageView};
 use crate::domain::{
-    EndpointId, EventType, LabelCursor, LabelPage, MetricsGroup, Month, OrgId, Timestamp,
+    EndpointId, EventType, LabelCursor, ListCursor, MetricsGroup, Month, OrgId, Timestamp,
 };
 use crate::http::error::ApiError;
 use crate::http::extract::{EventsRead, Id, OperatorRead, Scoped};
-use crate::http::request::{Label, LabelList, NoQuery, Number, Parameters, query_fields};
+use crate::http::request::{ForwardPage, Label, LabelList, NoQuery, Number, query_fields};
 use crate::http::respond::Json;
 use crate::http::state::AppState;
 
 type UsageLimit = Number<1, 100>;
+type ListedMetrics = EventMetrics<ListCursor<LabelCursor>>;
 
 /// Organisations on a page of usage by default.
 const USAGE_DEFAULT: u32 = 10;
@@ -57,10 +58,6 @@ query_fields! {
         month: Month,
         /// Only of this organisation.
         org_id: OrgId,
-        /// Organisations per page at most.
-        limit: UsageLimit,
-        /// `next_cursor` of the previous page.
-        cursor: LabelCursor,
     }
 }
 
@@ -68,8 +65,10 @@ query_fields! {
 pub(in crate::http) async fn events(
     State(app): State<AppState>,
     tenant: Scoped<EventsRead>,
-    LabelList { limit, after, filter }: LabelList<MetricsQuery>,
-) -> Result<Json<EventMetrics>, ApiError> {
+    list: LabelList<MetricsQuery>,
+) -> Result<Json<ListedMetrics>, ApiError> {
+    let limit = list.page_limit();
+    let LabelList { listing, filter, .. } = list;
     let MetricsQuery { group_by, from, to, r#type, account_id } = filter;
     let request = MetricsRequest {
         group_by: group_by.unwrap_or(MetricsGroup::Hour),
@@ -77,18 +76,21 @@ pub(in crate::http) async fn events(
         to,
         event_type: r#type,
         account_id: account_id.map(|label| label.0),
-        after,
+        after: listing.after().cloned(),
         limit,
     };
-    Ok(Json(analytics::events(app.replica_reads(), tenant.org_id, request).await?))
+    let found = analytics::events(app.replica_reads(), tenant.org_id, request).await?;
+    Ok(Json(found.with_cursor(|cursor| listing.cursor(cursor, false))))
 }
 
 /// `GET /api/admin/analytics/events`: of one organisation, or of all together.
 pub(in crate::http) async fn events_of_all(
     State(app): State<AppState>,
     _: Scoped<OperatorRead>,
-    LabelList { limit, after, filter }: LabelList<AllMetricsQuery>,
-) -> Result<Json<EventMetrics>, ApiError> {
+    list: LabelList<AllMetricsQuery>,
+) -> Result<Json<ListedMetrics>, ApiError> {
+    let limit = list.page_limit();
+    let LabelList { listing, filter, .. } = list;
     let AllMetricsQuery { org_id, group_by, from, to, r#type } = filter;
     let request = MetricsRequest {
         group_by: group_by.unwrap_or(MetricsGroup::Hour),
@@ -96,22 +98,24 @@ pub(in crate::http) async fn events_of_all(
         to,
         event_type: r#type,
         account_id: None,
-        after,
+        after: listing.after().cloned(),
         limit,
     };
-    Ok(Json(analytics::events_for_operator(app.replica_reads(), org_id, request).await?))
+    let found = analytics::events_for_operator(app.replica_reads(), org_id, request).await?;
+    Ok(Json(found.with_cursor(|cursor| listing.cursor(cursor, false))))
 }
 
 /// `GET /api/admin/usage`: the organisations with the most events in a month.
 pub(in crate::http) async fn usage(
     State(app): State<AppState>,
     _: Scoped<OperatorRead>,
-    Parameters(query): Parameters<UsageQuery>,
-) -> Result<Json<LabelPage<UsageView>>, ApiError> {
-    let UsageQuery { month, org_id, limit, cursor } = query;
+    LabelList { limit, listing, filter }: LabelList<UsageQuery, UsageLimit>,
+) -> Result<Json<ForwardPage<UsageView>>, ApiError> {
+    let UsageQuery { month, org_id } = filter;
     let month = month.unwrap_or_else(|| Month::of(app.subsystems().clock.now()));
     let limit = limit.map_or(USAGE_DEFAULT, |limit| limit.0);
-    Ok(Json(analytics::usage(app.replica_reads(), month, org_id, cursor.as_ref(), limit).await?))
+    let page = analytics::usage(app.replica_reads(), month, org_id, listing.after(), limit).await?;
+    Ok(Json(listing.forward_page(page)))
 }
 
 /// `GET /api/endpoints/{id}/stats`.

@@ -3,10 +3,10 @@
 use axum::extract::State;
 
 use crate::api::audit;
-use crate::domain::{AuditEntry, OrgId};
+use crate::domain::{AuditEntry, Cursor, OrgId};
 use crate::http::error::ApiError;
 use crate::http::extract::{KeysRead, OperatorRead, Scoped};
-use crate::http::request::{List, ListPage, query_fields};
+use crate::http::request::{List, ListPage, Positioned, query_fields};
 use crate::http::respond::Json;
 use crate::http::state::AppState;
 
@@ -25,7 +25,7 @@ pub(in crate::http) async fn own(
     List { page, listing, filter: () }: List,
 ) -> Result<Json<ListPage<AuditEntry>>, ApiError> {
     let entries = audit::list_of_org(app.reads(), tenant.org_id, page).await?;
-    Ok(Json(listing.forward_page(entries)))
+    Ok(Json(listing.page(entries)))
 }
 
 /// `GET /api/admin/audit`: everything, or one organisation's entries.
@@ -34,5 +34,11 @@ pub(in crate::http) async fn list(
     _: Scoped<OperatorRead>,
     List { page, listing, filter: AuditQuery { org_id } }: List<AuditQuery>,
 ) -> Result<Json<ListPage<AuditEntry>>, ApiError> {
-    Ok(Json(listing.forward_page(audit::list(app.reads(), org_id, page).await?)))
+    Ok(Json(listing.page(audit::list(app.reads(), org_id, page).await?)))
+}
+
+impl Positioned for AuditEntry {
+    fn position(&self) -> Cursor {
+        Cursor { at: self.at, id: self.id }
+    }
 }

@@ -6,12 +6,12 @@ use crate::api::dead_letters;
 use crate::api::views::DeadLetterReplay;
 use crate::domain::{
     Cursor, DeadLetter, DeadLetterFilter, DeadLetterId, DeadReason, EndpointId, ErrorClass,
-    EventTypeFilter, ListOrder, Timestamp,
+    EventTypeFilter, Timestamp,
 };
 use crate::http::error::ApiError;
 use crate::http::extract::{Caller, EndpointsManage, EventsRead, Id, Scoped};
 use crate::http::request::{
-    EmptyBody, FailedStatus, Flag, NoQuery, OrderedList, OrderedPage, Positioned, query_fields,
+    EmptyBody, FailedStatus, Flag, List, ListPage, NoQuery, Positioned, query_fields,
 };
 use crate::http::respond::{Accepted, Json, NoContent};
 use crate::http::state::AppState;
@@ -42,9 +42,9 @@ query_fields! {
 pub(in crate::http) async fn list(
     State(app): State<AppState>,
     tenant: Scoped<EventsRead>,
-    OrderedList { page, listing, filter }: OrderedList<DeadLetterQuery>,
-) -> Result<Json<OrderedPage<DeadLetter>>, ApiError> {
-    let (org, filter) = (tenant.org_id, filter.in_order(listing.reading_order()));
+    List { page, listing, filter }: List<DeadLetterQuery>,
+) -> Result<Json<ListPage<DeadLetter>>, ApiError> {
+    let (org, filter) = (tenant.org_id, filter.filter());
     Ok(Json(listing.page(dead_letters::list(app.replica_reads(), org, &filter, page).await?)))
 }
 
@@ -90,8 +90,8 @@ impl Positioned for DeadLetter {
 }
 
 impl DeadLetterQuery {
-    /// The dead letters that are asked for, in this order.
-    pub(in crate::http) fn in_order(self, order: ListOrder) -> DeadLetterFilter {
+    /// The dead letters that are asked for.
+    pub(in crate::http) fn filter(self) -> DeadLetterFilter {
         let Self {
             endpoint_id,
             reason,
@@ -113,7 +113,6 @@ impl DeadLetterQuery {
             replayed,
             error_class,
             status_code,
-            order,
         }
     }
 }

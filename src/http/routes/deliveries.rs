@@ -6,13 +6,13 @@ use crate::api::deliveries;
 use crate::api::views::{DeliveryDetail, DeliveryView, EndpointAttemptView};
 use crate::domain::{
     Cursor, DeliveryFilter, DeliveryId, DeliveryStatus, EndpointId, ErrorClass, EventId,
-    EventTypeFilter, ListOrder, Timestamp,
+    EventTypeFilter, Timestamp,
 };
 use crate::http::error::ApiError;
 use crate::http::extract::{Caller, EndpointsManage, EventsRead, Id, Scoped};
 use crate::http::outcome_wait::{OutcomeWait, WaitQuery};
 use crate::http::request::{
-    EmptyBody, EmptyBodyAndParameters, FailedStatus, NoQuery, OrderedList, OrderedPage, Positioned,
+    EmptyBody, EmptyBodyAndParameters, FailedStatus, List, ListPage, NoQuery, Positioned,
     query_fields,
 };
 use crate::http::respond::{Accepted, Either, Json};
@@ -45,9 +45,9 @@ query_fields! {
 pub(in crate::http) async fn list(
     State(app): State<AppState>,
     tenant: Scoped<EventsRead>,
-    OrderedList { page, listing, filter }: OrderedList<DeliveryQuery>,
-) -> Result<Json<OrderedPage<DeliveryView>>, ApiError> {
-    let (org, filter) = (tenant.org_id, filter.in_order(listing.reading_order()));
+    List { page, listing, filter }: List<DeliveryQuery>,
+) -> Result<Json<ListPage<DeliveryView>>, ApiError> {
+    let (org, filter) = (tenant.org_id, filter.filter());
     let page = deliveries::list(app.replica_reads(), org, &filter, page).await?;
     Ok(Json(listing.page(page.map(DeliveryView::from))))
 }
@@ -81,12 +81,11 @@ pub(in crate::http) async fn attempts_of_endpoint(
     State(app): State<AppState>,
     tenant: Scoped<EventsRead>,
     Id(id): Id<EndpointId>,
-    OrderedList { page, listing, filter }: OrderedList<AttemptQuery>,
-) -> Result<Json<OrderedPage<EndpointAttemptView>>, ApiError> {
+    List { page, listing, filter }: List<AttemptQuery>,
+) -> Result<Json<ListPage<EndpointAttemptView>>, ApiError> {
     let AttemptQuery { since, until, error_class } = filter;
-    let (endpoint_id, order) = (Some(id), listing.reading_order());
-    let filter =
-        DeliveryFilter { endpoint_id, since, until, error_class, order, ..Default::default() };
+    let endpoint_id = Some(id);
+    let filter = DeliveryFilter { endpoint_id, since, until, error_class, ..Default::default() };
     let page =
         deliveries::attempts_of_endpoint(app.replica_reads(), tenant.org_id, id, &filter, page);
     Ok(Json(listing.page(page.await?)))
@@ -148,8 +147,8 @@ impl Positioned for EndpointAttemptView {
 }
 
 impl DeliveryQuery {
-    /// The deliveries that are asked for, in this order.
-    pub(in crate::http) fn in_order(self, order: ListOrder) -> DeliveryFilter {
+    /// The deliveries that are asked for.
+    pub(in crate::http) fn filter(self) -> DeliveryFilter {
         let Self {
             status,
             endpoint_id,
@@ -170,7 +169,6 @@ impl DeliveryQuery {
             event_type,
             error_class,
             status_code,
-            order,
         }
     }
 }

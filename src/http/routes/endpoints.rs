@@ -6,7 +6,7 @@ use super::endpoint_secrets::SecretFields;
 use crate::api::endpoints;
 use crate::api::views::{CancelledDeliveries, EndpointDetail, EndpointView, NewEndpointView};
 use crate::domain::{
-    CustomHeaders, DeliveryPolicy, DeliveryPolicyChange, EndpointChange, EndpointConfig,
+    Cursor, CustomHeaders, DeliveryPolicy, DeliveryPolicyChange, EndpointChange, EndpointConfig,
     EndpointId, EndpointKind, EventTypeFilters, InboxSettings, InboxSettingsChange, NewEndpoint,
     RetrySchedule, Scope, Scopes, Violation, WebhookFormat,
 };
@@ -18,7 +18,7 @@ use crate::http::request::rules::Rules;
 use crate::http::request::schema::ObjectSchema;
 use crate::http::request::{
     Body, Description, EmptyBody, EndpointUrl, JsonFields, List, ListPage, MergePatch, NoQuery,
-    Whole, json_fields,
+    Positioned, Whole, json_fields,
 };
 use crate::http::respond::{Created, Json, NoContent, Secret};
 use crate::http::state::AppState;
@@ -64,6 +64,12 @@ json_fields! {
 pub(in crate::http) struct EndpointTarget {
     kind: EndpointKind,
     url: Option<EndpointUrl>,
+}
+
+impl Positioned for EndpointView {
+    fn position(&self) -> Cursor {
+        Cursor { at: self.created_at, id: self.id.uuid() }
+    }
 }
 
 impl JsonFields for EndpointTarget {
@@ -177,7 +183,7 @@ pub(in crate::http) async fn list(
     let endpoints = endpoints::list(app.reads(), tenant.org_id, page).await?;
     let manages = manages(&tenant);
     let view = |endpoint| if manages { endpoint } else { EndpointView::masked(endpoint) };
-    Ok(Json(listing.forward_page(endpoints.map(|endpoint| view((&endpoint).into())))))
+    Ok(Json(listing.page(endpoints.map(|endpoint| view((&endpoint).into())))))
 }
 
 /// `GET /api/endpoints/{id}`.

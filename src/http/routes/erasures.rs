@@ -3,10 +3,10 @@
 use axum::extract::State;
 
 use crate::api::erasures;
-use crate::domain::{Erasure, ErasureId, ErasureSubject, EventId};
+use crate::domain::{Cursor, Erasure, ErasureId, ErasureSubject, EventId};
 use crate::http::error::ApiError;
 use crate::http::extract::{AccountId, Caller, DataErase, Id, Scoped};
-use crate::http::request::{List, ListPage, NoQuery};
+use crate::http::request::{List, ListPage, NoQuery, Positioned};
 use crate::http::respond::{Accepted, Json};
 use crate::http::state::AppState;
 
@@ -40,7 +40,7 @@ pub(in crate::http) async fn list(
     tenant: Scoped<DataErase>,
     List { page, listing, filter: () }: List,
 ) -> Result<Json<ListPage<Erasure>>, ApiError> {
-    Ok(Json(listing.forward_page(erasures::list(app.reads(), tenant.org_id, page).await?)))
+    Ok(Json(listing.page(erasures::list(app.reads(), tenant.org_id, page).await?)))
 }
 
 /// `GET /api/erasures/{id}`.
@@ -51,4 +51,10 @@ pub(in crate::http) async fn one(
     _: NoQuery,
 ) -> Result<Json<Erasure>, ApiError> {
     Ok(Json(erasures::one(app.reads(), tenant.org_id, id).await?))
+}
+
+impl Positioned for Erasure {
+    fn position(&self) -> Cursor {
+        Cursor { at: self.created_at, id: self.id.uuid() }
+    }
 }

@@ -9,16 +9,14 @@ use serde::Serialize;
 use crate::api::events;
 use crate::api::views::{EventDetail, EventView, ReplayedEvent};
 use crate::domain::{
-    Cursor, EndpointId, EventFilter, EventId, EventTypeFilter, ListOrder, PageRequest, Timestamp,
-    TraceFilter,
+    Cursor, EndpointId, EventFilter, EventId, EventTypeFilter, PageRequest, Timestamp, TraceFilter,
 };
 use crate::http::byte_budget::Owner;
 use crate::http::error::ApiError;
 use crate::http::extract::{Caller, EndpointsManage, EventsRead, Id, Scoped};
 use crate::http::held_answer;
 use crate::http::request::{
-    Include, Label, NoQuery, OptionalBody, OrderedList, OrderedPage, Positioned, json_fields,
-    query_fields,
+    Include, Label, List, ListPage, NoQuery, OptionalBody, Positioned, json_fields, query_fields,
 };
 use crate::http::respond::{self, Accepted, Json, WrittenAnswer};
 use crate::http::state::AppState;
@@ -66,10 +64,10 @@ json_fields! {
 pub(in crate::http) async fn list(
     State(app): State<AppState>,
     tenant: Scoped<EventsRead>,
-    OrderedList { page, listing, filter }: OrderedList<EventQuery>,
-) -> Result<WrittenAnswer<Json<OrderedPage<EventView>>>, ApiError> {
+    List { page, listing, filter }: List<EventQuery>,
+) -> Result<WrittenAnswer<Json<ListPage<EventView>>>, ApiError> {
     let (org, with_payloads) = (tenant.org_id, filter.include.is_some());
-    let filter = filter.in_order(listing.reading_order());
+    let filter = filter.filter();
     // Until the answer is there and counted.
     let _reading = if with_payloads {
         Some(held_answer::reserve(&app, Owner::Org(org), READING_BYTES)?)
@@ -132,8 +130,8 @@ impl Positioned for EventView {
 }
 
 impl EventQuery {
-    /// The events that are asked for, in this order.
-    pub(in crate::http) fn in_order(self, order: ListOrder) -> EventFilter {
+    /// The events that are asked for.
+    pub(in crate::http) fn filter(self) -> EventFilter {
         let Self { r#type, account_id, user_id, dedup_id, trace_id, since, until, include: _ } =
             self;
         EventFilter {
@@ -144,7 +142,6 @@ impl EventQuery {
             since,
             until,
             trace: trace_id,
-            order,
         }
     }
 }

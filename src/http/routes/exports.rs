@@ -57,7 +57,7 @@ pub(in crate::http) async fn of_events(
     ExportList { after, listing, filter }: ExportList<EventQuery>,
 ) -> Result<WrittenAnswer<JsonLines<ExportLine<EventView>>>, ApiError> {
     let with_payloads = filter.include.is_some();
-    let exported = Exported::Events(filter.in_order(listing.reading_order()), with_payloads);
+    let exported = Exported::Events(filter.filter(), with_payloads);
     answer(app, tenant, caller, deadline, (exported, listing, after)).await.map(Into::into)
 }
 
@@ -69,7 +69,7 @@ pub(in crate::http) async fn of_deliveries(
     deadline: RequestDeadline,
     ExportList { after, listing, filter }: ExportList<DeliveryQuery>,
 ) -> Result<WrittenAnswer<JsonLines<ExportLine<DeliveryView>>>, ApiError> {
-    let exported = Exported::Deliveries(filter.in_order(listing.reading_order()));
+    let exported = Exported::Deliveries(filter.filter());
     answer(app, tenant, caller, deadline, (exported, listing, after)).await.map(Into::into)
 }
 
@@ -81,6 +81,6 @@ pub(in crate::http) async fn of_dead_letters(
     deadline: RequestDeadline,
     ExportList { after, listing, filter }: ExportList<DeadLetterQuery>,
 ) -> Result<WrittenAnswer<JsonLines<ExportLine<DeadLetter>>>, ApiError> {
-    let exported = Exported::DeadLetters(filter.in_order(listing.reading_order()));
+    let exported = Exported::DeadLetters(filter.filter());
     answer(app, tenant, caller, deadline, (exported, listing, after)).await.map(Into::into)
 }

@@ -9,13 +9,13 @@ use axum::extract::State;
 use crate::api::keys::{self, KeySpec};
 use crate::api::views::{KeyView, NewKeyView};
 use crate::auth::IssuedKey;
-use crate::domain::{Actor, ApiKey, ApiKeyId, OrgId, OrgLimit, Page, Role, Scope, Scopes};
+use crate::domain::{Actor, ApiKey, ApiKeyId, Cursor, OrgId, OrgLimit, Page, Role, Scope, Scopes};
 use crate::http::entity_tag::{EntityTag, IfMatch};
 use crate::http::error::ApiError;
 use crate::http::extract::{Caller, Id, OperatorRead, OperatorWrite, Scoped};
 use crate::http::request::{
     Body, ExpiresAt, LimitValue, List, ListPage, MergePatch, Name, NoQuery, OptionalBody,
-    OwnScopes, RequestedList, TenantScopes, Whole, json_fields,
+    OwnScopes, Positioned, RequestedList, TenantScopes, Whole, json_fields,
 };
 use crate::http::respond::{Created, Json, NoContent, Secret};
 use crate::http::state::AppState;
@@ -179,7 +179,13 @@ pub(super) fn page_of(
     keys: Page<ApiKey>,
 ) -> Json<ListPage<KeyView>> {
     let now = app.subsystems().clock.now();
-    Json(listing.forward_page(keys.map(|key| KeyView::new(key, now))))
+    Json(listing.page(keys.map(|key| KeyView::new(key, now))))
+}
+
+impl Positioned for KeyView {
+    fn position(&self) -> Cursor {
+        Cursor { at: self.created_at, id: self.id.uuid() }
+    }
 }
 
 impl NewKey {

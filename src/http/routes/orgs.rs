@@ -3,12 +3,13 @@
 use axum::extract::State;
 
 use crate::api::orgs;
-use crate::domain::{EventTypeRates, Org, OrgChange, OrgId, OrgLimit};
+use crate::domain::{Cursor, EventTypeRates, Org, OrgChange, OrgId, OrgLimit};
 use crate::http::entity_tag::{EntityTag, IfMatch};
 use crate::http::error::ApiError;
 use crate::http::extract::{Caller, Id, OperatorRead, OperatorWrite, Scoped};
 use crate::http::request::{
-    Body, EmptyBody, LimitValue, List, ListPage, MergePatch, Name, NoQuery, Patch, json_fields,
+    Body, EmptyBody, LimitValue, List, ListPage, MergePatch, Name, NoQuery, Patch, Positioned,
+    json_fields,
 };
 use crate::http::respond::{Accepted, Created, Json};
 use crate::http::state::AppState;
@@ -86,7 +87,7 @@ pub(in crate::http) async fn list(
     _: Scoped<OperatorRead>,
     List { page, listing, filter: () }: List,
 ) -> Result<Json<ListPage<Org>>, ApiError> {
-    Ok(Json(listing.forward_page(orgs::list(app.reads(), page).await?)))
+    Ok(Json(listing.page(orgs::list(app.reads(), page).await?)))
 }
 
 /// `GET /api/admin/orgs/{id}`: also one that is being deleted, or was, with its progress.
@@ -158,6 +159,12 @@ pub(in crate::http) async fn delete(
 /// An organisation with its tag.
 fn tagged(org: Org) -> (EntityTag, Json<Org>) {
     (EntityTag(org.revision()), Json(org))
+}
+
+impl Positioned for Org {
+    fn position(&self) -> Cursor {
+        Cursor { at: self.created_at, id: self.id.uuid() }
+    }
 }
 
 impl LimitFields {

@@ -4,13 +4,13 @@ use axum::extract::State;
 
 use crate::api::replays;
 use crate::domain::{
-    DeadLetterFilter, DeadReason, EndpointId, ErrorClass, EventTypeFilter, ListOrder, Replay,
+    Cursor, DeadLetterFilter, DeadReason, EndpointId, ErrorClass, EventTypeFilter, Replay,
     ReplayId, Timestamp,
 };
 use crate::http::error::ApiError;
 use crate::http::extract::{Caller, EndpointsManage, EventsRead, Id, Scoped};
 use crate::http::request::{
-    Body, EmptyBody, List, ListPage, NoQuery, OptionalBody, Whole, json_fields,
+    Body, EmptyBody, List, ListPage, NoQuery, OptionalBody, Positioned, Whole, json_fields,
 };
 use crate::http::respond::{Accepted, Json};
 use crate::http::state::AppState;
@@ -84,7 +84,7 @@ pub(in crate::http) async fn list(
     tenant: Scoped<EventsRead>,
     List { page, listing, filter: () }: List,
 ) -> Result<Json<ListPage<Replay>>, ApiError> {
-    Ok(Json(listing.forward_page(replays::list(app.reads(), tenant.org_id, page).await?)))
+    Ok(Json(listing.page(replays::list(app.reads(), tenant.org_id, page).await?)))
 }
 
 /// `GET /api/replays/{id}`.
@@ -108,6 +108,12 @@ pub(in crate::http) async fn cancel(
     Ok(Json(replays::cancel(app.subsystems(), tenant.org_id, id, &by).await?))
 }
 
+impl Positioned for Replay {
+    fn position(&self) -> Cursor {
+        Cursor { at: self.created_at, id: self.id.uuid() }
+    }
+}
+
 impl From<DeadLetterSelection> for DeadLetterFilter {
     fn from(selection: DeadLetterSelection) -> Self {
         let DeadLetterSelection {
@@ -128,7 +134,6 @@ impl From<DeadLetterSelection> for DeadLetterFilter {
             replayed: None,
             error_class,
             status_code: status_code.and_then(|code| u16::try_from(code.0).ok()),
-            order: ListOrder::OldestFirst,
         }
     }
 }

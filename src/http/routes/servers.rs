@@ -8,7 +8,7 @@ use crate::domain::{Cursor, FailingEndpoint, PageRequest};
 use crate::http::error::ApiError;
 use crate::http::extract::{OperatorRead, Scoped};
 use crate::http::request::{
-    NoQuery, OrderedList, OrderedPage, PageLimit, Parameters, Positioned, query_fields,
+    List, ListPage, NoQuery, PageLimit, Parameters, Positioned, query_fields,
 };
 use crate::http::respond::Json;
 use crate::http::state::AppState;
@@ -47,9 +47,9 @@ pub(in crate::http) async fn quarantine(
 pub(in crate::http) async fn failing_endpoints(
     State(app): State<AppState>,
     _: Scoped<OperatorRead>,
-    OrderedList { page, listing, filter: () }: OrderedList<()>,
-) -> Result<Json<OrderedPage<FailingEndpoint>>, ApiError> {
-    let found = servers::failing_endpoints(app.reads(), listing.reading_order(), page).await?;
+    List { page, listing, filter: () }: List,
+) -> Result<Json<ListPage<FailingEndpoint>>, ApiError> {
+    let found = servers::failing_endpoints(app.reads(), page).await?;
     Ok(Json(listing.page(found)))
 }
 

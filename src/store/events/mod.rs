@@ -261,8 +261,7 @@ impl Store {
         filter: &EventFilter,
         page: PageRequest,
     ) -> Result<Page<EventSummary>> {
-        let EventFilter { event_type, account_id, user_id, dedup_id, since, until, trace, order } =
-            filter;
+        let EventFilter { event_type, account_id, user_id, dedup_id, since, until, trace } = filter;
         let labels = [account_id, user_id, dedup_id].into_iter().flatten();
         if labels.clone().any(|label| label.contains('\0')) {
             // No event has a NUL there, and PostgreSQL takes none as a parameter.
@@ -270,7 +269,7 @@ impl Store {
         }
         let listed =
             Listed { table: "events", at: "received_at", by_type: "events_by_type", by_day: true };
-        let bounds = ListBounds { order: *order, since: *since, until: *until };
+        let bounds = ListBounds { order: page.order, since: *since, until: *until };
         let mut query =
             ListQuery::new(self.engine.dialect(), listed, org, bounds, PARAMETERS_BEFORE);
         query.event_type(event_type.as_ref());

@@ -9,7 +9,7 @@ use super::world::World;
 use crate::store::ALL_LETTERS;
 use crate::support::receiver::{Answer, Receiver};
 
-const PAGE: PageRequest = PageRequest { limit: 10, after: None };
+const PAGE: PageRequest = PageRequest::first(10);
 const FIRST_WAIT: Duration = Duration::from_secs(5);
 const SECOND_WAIT: Duration = Duration::from_mins(5);
 

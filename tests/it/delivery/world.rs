@@ -237,7 +237,7 @@ impl World {
 
     /// The deliveries, newest first, at most 1000.
     pub(crate) async fn rows(&self) -> Vec<Delivery> {
-        let page = PageRequest { limit: 1000, after: None };
+        let page = PageRequest::first(1000);
         self.store.deliveries(self.org, &DeliveryFilter::default(), page).await.unwrap().data
     }
 

@@ -15,7 +15,7 @@ async fn send(server: &Server, tenant: &Tenant, name: &str, account: &str, user:
     server.store_as_it_is(&event).await;
 }
 
-fn event(org_id: OrgId, name: &str, account: &str, user: &str, at: Timestamp) -> Event {
+pub(super) fn event(org_id: OrgId, name: &str, account: &str, user: &str, at: Timestamp) -> Event {
     Event {
         id: EventId::mint(at),
         org_id,
@@ -31,7 +31,7 @@ fn event(org_id: OrgId, name: &str, account: &str, user: &str, at: Timestamp) ->
     }
 }
 
-async fn fold(server: &Server) {
+pub(super) async fn fold(server: &Server) {
     while server.store.system().fold_deltas().await.unwrap().unwrap().deltas > 0 {}
 }
 

@@ -194,7 +194,7 @@ async fn export_ends_at_the_stop_with_a_cursor_that_goes_on() {
     assert!(rows.len() < events.len(), "the stop waits for no export");
     let cursor = cursors.last().unwrap()["next_cursor"].as_str().unwrap();
     let position: hookgate::domain::ListCursor = cursor.parse().unwrap();
-    assert_eq!(position.cursor.id, events[rows.len() - 1].id.uuid());
+    assert_eq!(position.position.id, events[rows.len() - 1].id.uuid());
 }
 
 #[tokio::test(flavor = "multi_thread")]

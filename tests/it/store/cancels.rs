@@ -78,7 +78,7 @@ async fn all_pending_deliveries_of_an_endpoint_are_cancelled_in_bounded_steps(su
 
     let of_one = DeliveryFilter { endpoint_id: Some(one.id), ..DeliveryFilter::default() };
     let pages = async |filter: DeliveryFilter| {
-        let page = PageRequest { limit: 20_000, after: None };
+        let page = PageRequest::first(20_000);
         store.deliveries(org, &filter, page).await.unwrap().data
     };
     let shown = pages(of_one.clone()).await;

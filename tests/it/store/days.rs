@@ -276,7 +276,7 @@ async fn lists_open_the_latest_days_alone_while_they_fill_a_page() {
         };
         assert!(!read(FIRST_PAGE, 100).await, "{filter:?} opens {old}");
         let found = if filter.event_type == of_type("order.a") { 151 } else { 301 };
-        assert!(read(PageRequest { limit: 500, after: None }, found).await, "{filter:?}");
+        assert!(read(PageRequest::first(500), found).await, "{filter:?}");
     }
 }
 

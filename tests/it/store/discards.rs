@@ -28,7 +28,7 @@ async fn finish(subject: &Subject, job: &Replay) -> Replay {
 }
 
 async fn left(subject: &Subject, org: OrgId) -> usize {
-    let page = PageRequest { limit: 10_000, after: None };
+    let page = PageRequest::first(10_000);
     subject.store.dead_letters(org, &ALL_LETTERS, page).await.unwrap().data.len()
 }
 

@@ -2,7 +2,7 @@
 
 use hookgate::domain::{Event, EventFilter, EventId, ListOrder, Timestamp, TraceFilter, TraceId};
 
-use super::fixtures::{FIRST_PAGE, add_org, at, persist, some_event, walk};
+use super::fixtures::{FIRST_PAGE, add_org, at, persist, some_event, walk_in};
 use super::{Subject, on_both};
 
 on_both!(
@@ -93,11 +93,11 @@ async fn events_are_found_by_their_trace(subject: &Subject) {
             if order == ListOrder::OldestFirst {
                 expected.reverse();
             }
-            let filter =
-                EventFilter { trace: Some(trace.clone()), order, ..EventFilter::default() };
+            let filter = EventFilter { trace: Some(trace.clone()), ..EventFilter::default() };
             for limit in [1, 100] {
                 let list = async |p| subject.store.events(org, &filter, p).await;
-                let seen: Vec<_> = walk(limit, list).await.iter().map(|event| event.id).collect();
+                let seen: Vec<_> =
+                    walk_in(order, limit, list).await.iter().map(|event| event.id).collect();
                 assert_eq!(seen, expected, "{filter:?}");
             }
             let event_type = Some("a.*".parse().unwrap());
@@ -164,7 +164,7 @@ async fn every_pair_of_filters_of_events_lists_what_a_plain_filter_does(subject:
     for (number, one) in choices.iter().enumerate() {
         for other in &choices[number..] {
             for order in ORDERS {
-                let mut filter = EventFilter { order, ..EventFilter::default() };
+                let mut filter = EventFilter::default();
                 (one.set)(&mut filter);
                 (other.set)(&mut filter);
                 let is_same = same_field(&one.name, &other.name) || one.name == other.name;
@@ -180,7 +180,7 @@ async fn every_pair_of_filters_of_events_lists_what_a_plain_filter_does(subject:
                     expected.reverse();
                 }
                 let list = async |p| subject.store.events(org, &filter, p).await;
-                let seen = walk(17, list).await;
+                let seen = walk_in(order, 17, list).await;
                 let seen: Vec<_> = seen.iter().map(|event| (event.received_at, event.id)).collect();
                 assert_eq!(seen, expected, "{} + {} {order:?}", one.name, other.name);
             }

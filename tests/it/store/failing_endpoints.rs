@@ -1,9 +1,9 @@
 //! Endpoints that fail, of all organisations.
 
-use hookgate::domain::{Actor, Endpoint, FailingEndpoint, InstanceId, ListOrder, PageRequest};
+use hookgate::domain::{Actor, Endpoint, InstanceId, ListOrder, PageRequest};
 use hookgate::store::ServerRow;
 
-use super::fixtures::{add_org, at, some_endpoint};
+use super::fixtures::{add_org, at, some_endpoint, walk_in};
 use super::{Subject, on_both};
 
 on_both!(
@@ -29,16 +29,8 @@ async fn endpoints_that_fail_are_listed_in_both_orders_by_their_index(subject: &
     let (store, plans) = subject.store.recording_plans();
     for order in [ListOrder::OldestFirst, ListOrder::NewestFirst] {
         for limit in [1, 3, 100] {
-            let (mut after, mut seen): (_, Vec<FailingEndpoint>) = (None, Vec::new());
-            loop {
-                let page = PageRequest { limit, after };
-                let page = store.system().failing_endpoints(order, page).await.unwrap();
-                seen.extend(page.data);
-                after = page.next_cursor;
-                if after.is_none() {
-                    break;
-                }
-            }
+            let list = async |p| store.system().failing_endpoints(p).await;
+            let seen = walk_in(order, limit, list).await;
             let seen: Vec<_> = seen.iter().map(|row| (row.failing_since, row.id)).collect();
             let mut expected = failing.clone();
             if order == ListOrder::NewestFirst {
@@ -47,8 +39,8 @@ async fn endpoints_that_fail_are_listed_in_both_orders_by_their_index(subject: &
             assert_eq!(seen, expected, "{order:?} {limit}");
         }
     }
-    let page = PageRequest { limit: 1, after: None };
-    let first = store.system().failing_endpoints(ListOrder::OldestFirst, page).await.unwrap();
+    let page = PageRequest { order: ListOrder::OldestFirst, ..PageRequest::first(1) };
+    let first = store.system().failing_endpoints(page).await.unwrap();
     assert_eq!(first.data[0].url, "https://example.com/hooks?…");
     if !subject.is_postgres() {
         // PostgreSQL walks a table of a dozen rows whatever its indexes are.

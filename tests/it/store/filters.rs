@@ -2,10 +2,11 @@
 
 use hookgate::domain::{
     DeadLetterFilter, DeadReason, DeliveryFilter, DeliveryStatus, EndpointId, ErrorClass,
-    EventFilter, EventTypeFilter, ListOrder, OrgId, TraceFilter, TraceId,
+    EventFilter, EventTypeFilter, OrgId, PageRequest, TraceFilter, TraceId,
 };
 use hookgate::store::Store;
 
+use super::event_filters::ORDERS;
 use super::fixtures::{
     ALL_LETTERS, FIRST_PAGE, add_endpoint, add_org, at, claim, outcome, persist, some_event, walk,
 };
@@ -69,15 +70,11 @@ async fn filled(subject: &Subject) -> (OrgId, EndpointId) {
 type Case<F> = (F, (&'static str, &'static str), usize);
 
 /// The cases, each in both orders of its list.
-fn in_both_orders<F: Clone>(cases: &[Case<F>], set: impl Fn(&mut F, ListOrder)) -> Vec<Case<F>> {
-    let mut all = Vec::new();
-    for order in [ListOrder::NewestFirst, ListOrder::OldestFirst] {
-        all.extend(cases.iter().cloned().map(|(mut filter, index, found)| {
-            set(&mut filter, order);
-            (filter, index, found)
-        }));
-    }
-    all
+fn in_both_orders<F: Clone>(cases: &[Case<F>]) -> impl Iterator<Item = (PageRequest, Case<F>)> {
+    ORDERS.into_iter().flat_map(|order| {
+        let page = PageRequest { order, ..FIRST_PAGE };
+        cases.iter().cloned().map(move |case| (page, case))
+    })
 }
 
 /// The plans of what `list` reads.
@@ -173,10 +170,10 @@ async fn every_filter_of_events_is_read_by_an_index(subject: &Subject) {
             8,
         ),
     ];
-    for (filter, index, found) in in_both_orders(&cases, |filter, order| filter.order = order) {
-        let what = format!("{filter:?}");
+    for (page, (filter, index, found)) in in_both_orders(&cases) {
+        let what = format!("{filter:?} {page:?}");
         let plans = plans(subject, async |store| {
-            let page = store.events(org, &filter, FIRST_PAGE).await.unwrap();
+            let page = store.events(org, &filter, page).await.unwrap();
             assert_eq!(page.data.len(), found, "{what}");
         });
         check(subject, &plans.await, index, &what);
@@ -218,10 +215,10 @@ async fn every_filter_of_deliveries_is_read_by_an_index(subject: &Subject) {
         (DeliveryFilter { status_code: Some(500), ..all.clone() }, by_code, 100),
         (DeliveryFilter { status_code: Some(404), ..all.clone() }, by_code, 0),
     ];
-    for (filter, index, found) in in_both_orders(&cases, |filter, order| filter.order = order) {
-        let what = format!("{filter:?}");
+    for (page, (filter, index, found)) in in_both_orders(&cases) {
+        let what = format!("{filter:?} {page:?}");
         let plans = plans(subject, async |store| {
-            let page = store.deliveries(org, &filter, FIRST_PAGE).await.unwrap();
+            let page = store.deliveries(org, &filter, page).await.unwrap();
             assert_eq!(page.data.len(), found, "{what}");
         });
         let plans = plans.await;
@@ -271,10 +268,10 @@ async fn every_filter_of_dead_letters_is_read_by_an_index(subject: &Subject) {
             7,
         ),
     ];
-    for (filter, index, found) in in_both_orders(&cases, |filter, order| filter.order = order) {
-        let what = format!("{filter:?}");
+    for (page, (filter, index, found)) in in_both_orders(&cases) {
+        let what = format!("{filter:?} {page:?}");
         let plans = plans(subject, async |store| {
-            let page = store.dead_letters(org, &filter, FIRST_PAGE).await.unwrap();
+            let page = store.dead_letters(org, &filter, page).await.unwrap();
             assert_eq!(page.data.len(), found, "{what}");
         });
         check(subject, &plans.await, index, &what);

@@ -15,7 +15,7 @@ use crate::support::store::lease_due;
 pub(crate) use crate::support::store::{Room, persist_events, room};
 
 /// The first page of any list.
-pub(crate) const FIRST_PAGE: PageRequest = PageRequest { limit: 100, after: None };
+pub(crate) const FIRST_PAGE: PageRequest = PageRequest::first(100);
 
 /// How long endpoints may fail.
 pub(crate) const DISABLE_AFTER: std::time::Duration = std::time::Duration::from_hours(24);
@@ -30,7 +30,6 @@ pub(crate) const ALL_LETTERS: DeadLetterFilter = DeadLetterFilter {
     replayed: None,
     error_class: None,
     status_code: None,
-    order: ListOrder::NewestFirst,
 };
 
 /// So many seconds into the tests' time.
@@ -176,9 +175,18 @@ pub(crate) async fn walk<T>(
     limit: u32,
     list: impl AsyncFn(PageRequest) -> Result<Page<T>>,
 ) -> Vec<T> {
+    walk_in(ListOrder::NewestFirst, limit, list).await
+}
+
+/// Every row of a list, in this order and in pages of so many.
+pub(crate) async fn walk_in<T>(
+    order: ListOrder,
+    limit: u32,
+    list: impl AsyncFn(PageRequest) -> Result<Page<T>>,
+) -> Vec<T> {
     let (mut seen, mut after) = (Vec::new(), None);
     loop {
-        let page = list(PageRequest { limit, after }).await.unwrap();
+        let page = list(PageRequest { limit, after, order }).await.unwrap();
         assert!(page.data.len() <= limit as usize);
         seen.extend(page.data);
         after = page.next_cursor;

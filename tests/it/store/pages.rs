@@ -72,12 +72,12 @@ async fn list_is_stable_while_newer_rows_are_added(subject: &Subject) {
     let events: Vec<Event> = (1..=4).map(|second| some_event(org, "a.b", at(second))).collect();
     persist(subject, &events, at(9)).await;
     let filter = EventFilter::default();
-    let first = PageRequest { limit: 2, after: None };
+    let first = PageRequest::first(2);
     let first = subject.store.events(org, &filter, first).await.unwrap();
     let summary = |event: &Event| EventSummary::from(event.clone());
     assert_eq!(first.data, [summary(&events[3]), summary(&events[2])]);
     persist(subject, &[some_event(org, "a.b", at(5))], at(9)).await;
-    let next = PageRequest { limit: 2, after: first.next_cursor };
+    let next = PageRequest { after: first.next_cursor, ..PageRequest::first(2) };
     let next = subject.store.events(org, &filter, next).await.unwrap();
     assert_eq!(next.data, [summary(&events[1]), summary(&events[0])]);
     assert_eq!(next.next_cursor, None);
@@ -157,7 +157,7 @@ async fn cursor_from_nowhere_is_no_error(subject: &Subject) {
     for (micros, expected) in [(i64::MIN, 0), (i64::MAX, 1)] {
         let at = hookgate::domain::Timestamp::from_micros(micros);
         let after = Some(Cursor { at, id: Uuid::nil() });
-        let page = PageRequest { limit: 3, after };
+        let page = PageRequest { after, ..PageRequest::first(3) };
         let page = subject.store.events(org, &EventFilter::default(), page).await.unwrap();
         assert_eq!(page.data.len(), expected);
     }

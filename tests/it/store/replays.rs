@@ -48,7 +48,7 @@ async fn org_with_dead(subject: &Subject, count: usize) -> (OrgId, EndpointId) {
 }
 
 async fn deliveries(subject: &Subject, org: OrgId) -> Vec<Delivery> {
-    let page = PageRequest { limit: 10_000, after: None };
+    let page = PageRequest::first(10_000);
     subject.store.deliveries(org, &DeliveryFilter::default(), page).await.unwrap().data
 }
 

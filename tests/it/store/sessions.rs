@@ -114,7 +114,7 @@ async fn looking_into_an_organisation_is_audited(subject: &Subject) {
     assert!(told.iter().any(|change| change.key == operator.id), "other servers learn of it");
     // A session that has ended looks into nothing.
     system.view_org((&hash(9), operator.id), (&grants, org), &by, at(2)).await.unwrap();
-    let page = hookgate::domain::PageRequest { limit: 10, after: None };
+    let page = hookgate::domain::PageRequest::first(10);
     let entries = subject.store.audit_log(org, page).await.unwrap().data;
     let views: Vec<_> = entries.iter().filter(|entry| entry.action == "org.view").collect();
     let [entry] = &views[..] else { panic!("{views:?}") };

@@ -27,9 +27,9 @@ fn query(account: &str) -> String {
 /// `GET /console/accounts`.
 pub(in crate::http::console) async fn list(visitor: Visitor) -> Result<ConsolePage, ConsoleError> {
     let org = visitor.org(Scope::EventsRead)?;
-    let after = lists::label_cursor(&visitor);
-    let found = accounts::list(visitor.app.replica_reads(), org, after.as_ref(), SHOWN).await?;
-    let (first, next) = visitor.pages(found.next_cursor);
+    let list = lists::label_list(&visitor);
+    let found = accounts::list(visitor.app.replica_reads(), org, list.after(), SHOWN).await?;
+    let (first, next) = visitor.list_pages(&list, found.next_cursor);
     let rows = found.data.iter().map(|account| {
         vec![
             link(&account.account_id),

@@ -13,7 +13,7 @@ pub(in crate::http::console) async fn list(visitor: Visitor) -> Result<ConsolePa
     let org = visitor.org(Scope::KeysRead)?;
     let (request, list) = lists::page_request(&visitor);
     let found = audit::list_of_org(visitor.app.reads(), org, request).await?;
-    let (first, next) = visitor.list_pages(list, found.next_cursor);
+    let (first, next) = visitor.list_pages(&list, found.next_cursor);
     let table = table(&found.data).pages(first, next);
     Ok(visitor
         .page("Audit log")
@@ -35,7 +35,7 @@ pub(in crate::http::console) async fn of_all(
         return Ok(page);
     }
     let found = audit::list(visitor.app.reads(), asked.filter.org_id, asked.page).await?;
-    let (first, next) = visitor.list_pages(asked.list, found.next_cursor);
+    let (first, next) = visitor.list_pages(&asked.list, found.next_cursor);
     Ok(page.section(table(&found.data).pages(first, next).html()))
 }
 

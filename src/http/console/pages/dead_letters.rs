@@ -31,10 +31,10 @@ pub(in crate::http::console) async fn list(visitor: Visitor) -> Result<ConsolePa
     if !faults.is_empty() {
         return Ok(page);
     }
-    let filter = filter.in_order(list.reading_order());
+    let filter = filter.filter();
     let found = dead_letters::list(visitor.app.replica_reads(), org, &filter, request).await?;
     let is_empty = found.data.is_empty();
-    let (first, next) = visitor.list_pages(list, found.next_cursor);
+    let (first, next) = visitor.list_pages(&list, found.next_cursor);
     let columns = ["Event type", "Endpoint", "Reason", "Last error", "Given up", "Replayed"];
     let table = DataTable::new("Dead letters", &columns)
         .rows(found.data.iter().map(row))

@@ -28,10 +28,10 @@ pub(in crate::http::console) async fn list(visitor: Visitor) -> Result<ConsolePa
     if !faults.is_empty() {
         return Ok(page);
     }
-    let filter = filter.in_order(list.reading_order());
+    let filter = filter.filter();
     let found = deliveries::list(visitor.app.replica_reads(), org, &filter, request).await?;
     let found = found.map(DeliveryView::from);
-    let (first, next) = visitor.list_pages(list, found.next_cursor);
+    let (first, next) = visitor.list_pages(&list, found.next_cursor);
     let columns = ["Event", "Endpoint", "State", "Created", "#Attempts", "Last error"];
     let table = DataTable::new("Deliveries", &columns)
         .rows(found.data.iter().map(row))

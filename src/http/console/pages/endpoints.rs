@@ -23,7 +23,7 @@ pub(in crate::http::console) async fn list(visitor: Visitor) -> Result<ConsolePa
     let org = visitor.org(Scope::EndpointsRead)?;
     let (request, list) = lists::page_request(&visitor);
     let found = endpoints::list(visitor.app.reads(), org, request).await?;
-    let (first, next) = visitor.list_pages(list, found.next_cursor);
+    let (first, next) = visitor.list_pages(&list, found.next_cursor);
     let now = visitor.app.reads().clock.now();
     let rows = found.data.iter().map(|endpoint| row(&shown(&visitor, endpoint), now));
     let table = DataTable::new(
@@ -229,7 +229,7 @@ fn settings(detail: &EndpointDetail, now: Timestamp) -> Html {
 async fn latest(visitor: &Visitor, id: EndpointId) -> Result<Html, ConsoleError> {
     let org = visitor.org(Scope::EventsRead)?;
     let filter = DeliveryFilter { endpoint_id: Some(id), ..DeliveryFilter::default() };
-    let request = PageRequest { limit: DELIVERIES_SHOWN, after: None };
+    let request = PageRequest::first(DELIVERIES_SHOWN);
     let found = deliveries::list(visitor.app.replica_reads(), org, &filter, request).await?;
     let found = found.map(DeliveryView::from);
     let all = format!("/console/deliveries?endpoint_id={id}");

@@ -31,9 +31,9 @@ pub(in crate::http::console) async fn list(visitor: Visitor) -> Result<ConsolePa
     if !faults.is_empty() {
         return Ok(page);
     }
-    let filter = filter.in_order(list.reading_order());
+    let filter = filter.filter();
     let found = events::list(visitor.app.replica_reads(), org, &filter, request, false).await?;
-    let (first, next) = visitor.list_pages(list, found.next_cursor);
+    let (first, next) = visitor.list_pages(&list, found.next_cursor);
     let columns = ["Type", "Accepted", "Account", "User", "#Size"];
     let table = DataTable::new("Events", &columns)
         .rows(found.data.iter().map(row))

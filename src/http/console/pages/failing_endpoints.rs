@@ -11,9 +11,9 @@ use crate::http::console::visitor::Visitor;
 pub(in crate::http::console) async fn list(visitor: Visitor) -> Result<ConsolePage, ConsoleError> {
     visitor.operator(Scope::OperatorRead)?;
     let (request, list) = lists::page_request(&visitor);
-    let found = servers::failing_endpoints(visitor.app.reads(), list.reading_order(), request);
+    let found = servers::failing_endpoints(visitor.app.reads(), request);
     let found = found.await?;
-    let (first, next) = visitor.list_pages(list, found.next_cursor);
+    let (first, next) = visitor.list_pages(&list, found.next_cursor);
     let table = DataTable::new(
         "Endpoints",
         &["Failing since", "URL", "Organisation", "Last failure", "Last success", "State"],

@@ -27,7 +27,7 @@ pub(in crate::http::console) async fn list(visitor: Visitor) -> Result<ConsolePa
     let (request, list) = lists::page_request(&visitor);
     let subsystems = visitor.app.reads();
     let found = keys::list_of_org(subsystems, org, request).await?;
-    let (first, next) = visitor.list_pages(list, found.next_cursor);
+    let (first, next) = visitor.list_pages(&list, found.next_cursor);
     let now = subsystems.clock.now();
     let own = visitor.open.principal.key_id;
     let keys = found.data.into_iter().map(|key| KeyView::new(key, now));

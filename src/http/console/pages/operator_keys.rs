@@ -24,7 +24,7 @@ pub(in crate::http::console) async fn list(visitor: Visitor) -> Result<ConsolePa
     let subsystems = visitor.app.reads();
     let (request, list) = lists::page_request(&visitor);
     let found = keys::list(subsystems, request).await?;
-    let (first, next) = visitor.list_pages(list, found.next_cursor);
+    let (first, next) = visitor.list_pages(&list, found.next_cursor);
     let (now, own) = (subsystems.clock.now(), visitor.open.principal.key_id);
     let keys = found.data.into_iter().map(|key| KeyView::new(key, now));
     let page = visitor.page("API keys").lead("Of operators and of every organisation.");

@@ -36,7 +36,7 @@ pub(in crate::http::console) async fn list(visitor: Visitor) -> Result<ConsolePa
         Some(name) => orgs::search(subsystems, name, request).await?,
         None => orgs::list(subsystems, request).await?,
     };
-    let (first, next) = visitor.list_pages(list, found.next_cursor);
+    let (first, next) = visitor.list_pages(&list, found.next_cursor);
     let row = |org: &Org| {
         vec![
             Cell::link(format!("{PATH}/{}", org.id), &org.name),
@@ -184,7 +184,7 @@ fn limits(visitor: &Visitor, org: &Org) -> Html {
 
 async fn keys_of(visitor: &Visitor, id: OrgId) -> Result<Html, ConsoleError> {
     let subsystems = visitor.app.reads();
-    let request = PageRequest { limit: KEYS_SHOWN, after: None };
+    let request = PageRequest::first(KEYS_SHOWN);
     let found = keys::list_of_org(subsystems, id, request).await?;
     let (now, own) = (subsystems.clock.now(), visitor.open.principal.key_id);
     let keys = found.data.into_iter().map(|key| KeyView::new(key, now));

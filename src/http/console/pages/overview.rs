@@ -74,12 +74,9 @@ pub(super) fn hourly() -> MetricsRequest {
 
 async fn tiles(visitor: &Visitor, org: OrgId, hours: &Hours) -> Result<Html, ConsoleError> {
     let subsystems = visitor.app.replica_reads();
-    let waiting = DeliveryFilter {
-        status: Some(DeliveryStatus::Pending),
-        order: ListOrder::OldestFirst,
-        ..DeliveryFilter::default()
-    };
-    let request = PageRequest { limit: 1, after: None };
+    let status = Some(DeliveryStatus::Pending);
+    let waiting = DeliveryFilter { status, ..DeliveryFilter::default() };
+    let request = PageRequest { order: ListOrder::OldestFirst, ..PageRequest::first(1) };
     let waiting = deliveries::list(subsystems, org, &waiting, request).await?;
     let now = subsystems.clock.now();
     let oldest =

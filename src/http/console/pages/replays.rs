@@ -31,7 +31,7 @@ pub(super) fn selecting() -> impl Iterator<Item = &'static str> {
 /// The latest replays, as a table.
 pub(super) async fn latest(visitor: &Visitor) -> Result<Html, ConsoleError> {
     let org = visitor.org(Scope::EventsRead)?;
-    let request = PageRequest { limit: SHOWN, after: None };
+    let request = PageRequest::first(SHOWN);
     let found = replays::list(visitor.app.reads(), org, request).await?;
     if found.data.is_empty() {
         return Ok(Html::default());

@@ -53,7 +53,7 @@ pub(in crate::http::console) async fn show(
             &[("ENDPOINT", "your endpoint")],
         )));
     }
-    let request = PageRequest { limit: ENDPOINTS_OFFERED, after: None };
+    let request = PageRequest::first(ENDPOINTS_OFFERED);
     let found = endpoints::list(visitor.app.reads(), org, request).await?.data;
     let webhooks: Vec<EndpointView> = found
         .iter()

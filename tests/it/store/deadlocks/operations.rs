@@ -76,7 +76,7 @@ pub(super) const OPERATIONS: &[Operation] = operations![
 ];
 
 /// The newest row of a list: the same for everybody.
-const NEWEST: PageRequest = PageRequest { limit: 1, after: None };
+const NEWEST: PageRequest = PageRequest::first(1);
 /// An endpoint that has failed since before this is not disabled for it.
 const LONG_AGO: i64 = -1_000_000;
 
