@@ -56,8 +56,10 @@ pub(super) fn register(schemas: &mut SchemaGenerator) -> Vec<(String, Value)> {
 /// The webhooks, with an example of each.
 pub(super) fn finish(webhooks: Vec<(String, Value)>, schemas: &Map<String, Value>) -> Value {
     let with_example = |(name, mut item): (String, Value)| {
-        let content = &mut item["post"]["requestBody"]["content"]["application/json"];
-        content["example"] = examples::example(&content["schema"], schemas);
+        let content = item["post"]["requestBody"]["content"].as_object_mut();
+        for body in content.into_iter().flat_map(Map::values_mut) {
+            body["example"] = examples::example(&body["schema"], schemas);
+        }
         (name, item)
     };
     Value::Object(webhooks.into_iter().map(with_example).collect())
@@ -70,7 +72,8 @@ fn data<T: JsonSchema>(schemas: &mut SchemaGenerator) -> Value {
 impl DescribedWebhook {
     fn body(self) -> Value {
         let Self { name, id, summary, data } = self;
-        let event_type = if EventType::is_operational(name) {
+        let is_operational = EventType::is_operational(name);
+        let event_type = if is_operational {
             json!({"type": "string", "const": name})
         } else {
             json!({"type": "string", "pattern": EventType::PATTERN, "maxLength": EventType::BYTES_MAX,
@@ -79,18 +82,23 @@ impl DescribedWebhook {
         let schema = json!({
             "type": "object",
             "properties": {
-                "type": event_type,
+                "type": &event_type,
                 "timestamp": {
                     "type": "string", "format": "date-time",
                     "description": "When it happened, or else was accepted.",
                 },
                 "account_id": {"type": "string", "description": "The account, if the event has one."},
                 "user_id": {"type": "string", "description": "The user, if the event has one."},
-                "data": data,
+                "data": &data,
             },
             "required": ["type", "timestamp", "data"],
             "additionalProperties": false,
         });
+        let cloud_event = if is_operational {
+            cloud_event(&event_type, &data)
+        } else {
+            reference("schemas", "CloudEvent")
+        };
         let parameters: Vec<Value> =
             parameters().keys().map(|name| reference("parameters", name)).collect();
         json!({"post": {
@@ -99,7 +107,10 @@ impl DescribedWebhook {
             "description": "Verify the signature over the raw body, and ignore a `webhook-id` that was processed before.",
             "security": [],
             "parameters": parameters,
-            "requestBody": {"required": true, "content": {"application/json": {"schema": schema}}},
+            "requestBody": {"required": true, "content": {
+                "application/json": {"schema": schema},
+                "application/cloudevents+json": {"schema": cloud_event},
+            }},
             "responses": {
                 "2XX": {"description": "It was received. The body is not read."},
                 "410": {"description": "Nothing is to be sent any more: the endpoint is disabled."},
@@ -107,6 +118,25 @@ impl DescribedWebhook {
             },
         }})
     }
+}
+
+/// One of the server's own events, as an endpoint that asked for CloudEvents gets it.
+fn cloud_event(event_type: &Value, data: &Value) -> Value {
+    json!({
+        "type": "object",
+        "description": "The same to endpoints with `\"format\": \"cloudevents\"`.",
+        "properties": {
+            "specversion": {"type": "string", "const": "1.0"},
+            "id": {"type": "string", "format": "uuid", "description": "The id of the event."},
+            "source": {"type": "string", "examples": ["urn:hookgate:org:019c1430-6a00-7000-8000-000000000001"]},
+            "type": event_type,
+            "time": {"type": "string", "format": "date-time"},
+            "datacontenttype": {"type": "string", "const": "application/json"},
+            "data": data,
+        },
+        "required": ["specversion", "id", "source", "type", "time", "datacontenttype", "data"],
+        "additionalProperties": false,
+    })
 }
 
 /// Header fields of webhooks, by Standard Webhooks.

@@ -183,6 +183,7 @@ fn cloud_event() -> Value {
             "data_base64": optional("Other data, as base64."),
         },
         "required": ["specversion", "id", "source", "type"],
+        "additionalProperties": {"description": "Extension attributes, and others."},
         "examples": [{
             "specversion": "1.0", "id": "A234-1234", "source": "/billing", "type": "invoice.paid",
             "subject": "acme", "time": "2026-01-31T12:00:00Z", "data": {"id": "in_1"},

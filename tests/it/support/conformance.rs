@@ -1,4 +1,4 @@
-//! Holds every answer to the OpenAPI document: a status, media type, field, error code or header field that an operation
+//! Holds every answer and webhook to the OpenAPI document: a status, media type, field, error code or header field that an operation
 //! does not have in it fails the test that met it.
 //!
 //! The document is open to fields that later versions add; here it is closed.
@@ -74,6 +74,22 @@ pub(crate) fn check(method: &Method, path: &str, answer: &Answer) {
         }
         _ => {}
     }
+}
+
+/// Checks the body of a webhook.
+pub(crate) fn check_webhook(media_type: &str, body: &[u8]) {
+    let text = std::str::from_utf8(body).unwrap();
+    let name = serde_json::from_str::<Value>(text)
+        .ok()
+        .and_then(|body| body["type"].as_str().map(str::to_owned))
+        .filter(|kind| kind.starts_with("hookgate."));
+    let name = name.unwrap_or_else(|| "event".to_owned());
+    let told = format!("webhook {name} as {media_type}");
+    let content = format!("/webhooks/{name}/post/requestBody/content");
+    let documented = API.document.pointer(&content).and_then(|content| content.get(media_type));
+    assert!(documented.is_some(), "{told}: the document has no such webhook");
+    let pointer = format!("{content}/{}/schema", media_type.replace('/', "~1"));
+    API.check_json(&pointer, text, &told);
 }
 
 /// Header fields that the document knows are documented wherever they are.

@@ -19,6 +19,7 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
+use super::conformance;
 use super::tls::{Identity, TlsListener};
 use crate::support::wait::PATIENCE;
 
@@ -171,7 +172,7 @@ impl Receiver {
         self.shared.gate.send_replace(true);
     }
 
-    /// Waits until at least `count` webhooks have come and returns all that have.
+    /// Waits until at least `count` webhooks have come and returns all that have, each as the OpenAPI document says.
     pub(crate) async fn received(&self, count: usize) -> Vec<Received> {
         let mut arrivals = self.shared.arrivals.subscribe();
         let arrived = arrivals.wait_for(|arrived| *arrived >= count);
@@ -179,7 +180,11 @@ impl Receiver {
             let lock = self.lock();
             panic!("{} of {count} webhooks came, {} forged", lock.received.len(), lock.forged);
         }
-        self.so_far()
+        let received = self.so_far();
+        for webhook in &received {
+            conformance::check_webhook(webhook.header("content-type"), &webhook.body);
+        }
+        received
     }
 
     /// What has come so far.
