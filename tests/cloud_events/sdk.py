@@ -9,7 +9,7 @@ from cloudevents.http import CloudEvent, from_http
 
 
 def event(number, data, **more):
-    attributes = {"id": f"sdk-{number}", "source": "/tests/sdk", "type": "invoice.paid", **more}
+    attributes = {"id": f"sdk-{number}", "source": "/tests/python", "type": "invoice.paid", **more}
     return CloudEvent(attributes, data)
 
 

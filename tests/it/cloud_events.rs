@@ -1,4 +1,4 @@
-//! `CloudEvents` between the real server and the public SDK for Python, both ways.
+//! `CloudEvents` between the real server and the public SDKs for Python and JavaScript, both ways.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -9,16 +9,26 @@ use tokio::process::Command;
 use crate::delivery::servers::Delivering;
 use crate::support::receiver::Receiver;
 
-/// Runs the SDK and returns what it prints.
-async fn sdk(arguments: &[&str]) -> Value {
+/// Runs the SDK for a language and returns what it prints.
+async fn sdk(language: &str, arguments: &[&str]) -> Value {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cloud_events/run");
-    let output = Command::new(script).args(arguments).output().await.unwrap();
+    let output = Command::new(script).arg(language).args(arguments).output().await.unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     serde_json::from_slice(&output.stdout).unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn events_of_the_public_sdk_are_taken_and_sent_on_as_it_reads_them() {
+async fn events_of_the_sdk_for_python_are_taken_and_sent_on_as_it_reads_them() {
+    check("python").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn events_of_the_sdk_for_javascript_are_taken_and_sent_on_as_it_reads_them() {
+    check("javascript").await;
+}
+
+async fn check(language: &str) {
+    let source = format!("/tests/{language}");
     let server = Delivering::start(&[]).await;
     let (tenant, receiver) = (&server.tenant, Receiver::start().await);
     let body = json!({"url": receiver.url("/"), "format": "cloudevents"});
@@ -26,7 +36,7 @@ async fn events_of_the_public_sdk_are_taken_and_sent_on_as_it_reads_them() {
     assert_eq!(endpoint["format"], "cloudevents");
     receiver.trust(&endpoint["secret"].as_str().unwrap().parse().unwrap());
 
-    let answers = sdk(&["post", &server.binary.base_url, tenant.key()]).await;
+    let answers = sdk(language, &["post", &server.binary.base_url, tenant.key()]).await;
     let ids = &answers["batch"]["ids"];
     assert_eq!(ids.as_array().map(Vec::len), Some(2), "{answers}");
     assert_eq!(answers["again"]["id"], answers["binary"]["id"], "source and id name the event");
@@ -46,7 +56,7 @@ async fn events_of_the_public_sdk_are_taken_and_sent_on_as_it_reads_them() {
         .collect();
     let file = server.directory.path().join("captured.json");
     std::fs::write(&file, Value::from(captured).to_string()).unwrap();
-    let read = sdk(&["read", file.to_str().unwrap()]).await;
+    let read = sdk(language, &["read", file.to_str().unwrap()]).await;
     let by_id: BTreeMap<&str, &Value> = read
         .as_array()
         .unwrap()
@@ -60,7 +70,7 @@ async fn events_of_the_public_sdk_are_taken_and_sent_on_as_it_reads_them() {
         let (attributes, found) = (&by_id[id]["attributes"], &by_id[id]["data"]);
         assert_eq!(found, &data);
         let expected = [
-            ("source", "/tests/sdk"),
+            ("source", source.as_str()),
             ("type", "invoice.paid"),
             ("subject", subject),
             ("comexampleext", extension),
@@ -88,7 +98,7 @@ async fn events_of_the_public_sdk_are_taken_and_sent_on_as_it_reads_them() {
     );
     assert_eq!(
         (&stored["dedup_id"], &stored["payload"]["comexampleext"]),
-        (&json!("/tests/sdk sdk-1"), &json!("ä 🪝"))
+        (&json!(format!("{source} sdk-1")), &json!("ä 🪝"))
     );
     server.binary.stop().await;
 }
