@@ -277,6 +277,21 @@ fn compose_starts_database_migrations_and_server_in_this_order() {
 }
 
 #[test]
+fn compose_has_no_default_password() {
+    let text = read("docker-compose.yml");
+    let passwords: Vec<&str> =
+        text.lines().filter(|line| line.contains("PASSWORD: ") && line.contains("${")).collect();
+    assert_eq!(passwords.len(), 3, "{passwords:?}");
+    for line in passwords {
+        let is_required = line.contains("PASSWORD:?is not set");
+        // Grafana's own start requires this one.
+        assert!(is_required || line.ends_with("${GRAFANA_PASSWORD:-}"), "{line}");
+    }
+    let start = &yaml("docker-compose.yml")[0]["services"]["grafana"]["entrypoint"][2];
+    assert!(start.as_str().unwrap().starts_with("[ -n \"$$GF_SECURITY_ADMIN_PASSWORD\" ] || "));
+}
+
+#[test]
 fn kustomization_names_every_manifest() {
     for folder in ["base", "example"] {
         let folder = format!("deploy/kubernetes/{folder}");
