@@ -6,9 +6,10 @@ use clap::Subcommand;
 use serde::Serialize;
 
 use super::CliError;
-use super::output::lines;
+use super::output::{lines, note};
 use super::store::Common;
 use crate::app::admin;
+use crate::store::MigrationStatus;
 
 #[derive(Subcommand, Debug)]
 pub(super) enum MigrateCommand {
@@ -38,6 +39,11 @@ pub(super) async fn run(command: MigrateCommand) -> Result<(), CliError> {
             common.output.write(&answer, |a| format!("{} migrations applied", a.applied))?;
         }
         MigrateCommand::Down(common) => {
+            let all = admin::migration_status(&common.store).await?;
+            if let Some(newest) = all.iter().rfind(|step| step.applied) {
+                let MigrationStatus { version, name, rollback_loses, .. } = newest;
+                note(&format!("Reverting migration {version}, {name}, loses: {rollback_loses}"));
+            }
             if !common.store.yes && !confirmed()? {
                 return Err("nothing was reverted; --yes reverts without asking".into());
             }
@@ -48,15 +54,17 @@ pub(super) async fn run(command: MigrateCommand) -> Result<(), CliError> {
             })?;
         }
         MigrateCommand::Status(common) => {
-            common.output.write(&admin::migration_status(&common.store).await?, |all| {
-                lines(all, |m| {
-                    let mark = if m.applied { "applied" } else { "missing" };
-                    format!("{:>4}  {mark}  {}", m.version, m.name)
-                })
-            })?;
+            let all = admin::migration_status(&common.store).await?;
+            common.output.write(&all, |all| lines(all, status_line))?;
         }
     }
     Ok(())
+}
+
+fn status_line(step: &MigrationStatus) -> String {
+    let MigrationStatus { version, name, applied, rollback_loses } = step;
+    let mark = if *applied { "applied" } else { "missing" };
+    format!("{version:>4}  {mark}  {name:<22}  a rollback loses: {rollback_loses}")
 }
 
 /// Asks on the terminal. Without one the answer is no.
@@ -64,7 +72,7 @@ fn confirmed() -> io::Result<bool> {
     if !io::stdin().is_terminal() || !io::stderr().is_terminal() {
         return Ok(false);
     }
-    write!(io::stderr(), "Revert the newest migration? Data in what it added is lost. [y/N] ")?;
+    write!(io::stderr(), "Revert it? [y/N] ")?;
     let mut answer = String::new();
     io::stdin().read_line(&mut answer)?;
     Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
