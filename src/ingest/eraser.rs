@@ -5,24 +5,18 @@
 //! the store's refusals is looked at here: it is in the journal's form, and tells whose it is when it is decoded.
 //! After each step the task pauses for as long as the step took, so it uses at most half of the store's time.
 
-use std::time::Duration;
-
 use bytes::Bytes;
 use uuid::Uuid;
 
 use super::record;
+use super::stepping::{self, Steps};
 use crate::domain::{Erasure, ErasureSubject};
-use crate::runtime::{Backoff, Clock, Shutdown, Stopwatch};
+use crate::runtime::{Clock, Shutdown, Wake};
 use crate::store::{ErasureStep, QuarantinedRecord, Store, StoreError};
 use crate::telemetry::OrgLines;
 
 /// Erasures that have ended.
 static ENDED_ERASURES: OrgLines = OrgLines::new();
-
-/// How often the store is polled for erasures.
-const POLL_INTERVAL: Duration = Duration::from_secs(1);
-/// The longest wait while the store is unavailable.
-const RETRY_WAIT_MAX: Duration = Duration::from_secs(5);
 
 /// Performs erasures.
 pub struct Eraser {
@@ -32,29 +26,18 @@ pub struct Eraser {
     pub clock: Clock,
 }
 
+impl Steps for Eraser {
+    const WHAT: &'static str = "erasures";
+
+    async fn step(&self) -> Result<bool, StoreError> {
+        self.run_once().await
+    }
+}
+
 impl Eraser {
     /// Works until the soft stop.
     pub async fn run(self, shutdown: Shutdown) {
-        let mut backoff = Backoff::new(POLL_INTERVAL, RETRY_WAIT_MAX);
-        loop {
-            let watch = Stopwatch::start();
-            let step = self.run_once().await;
-            if step.is_ok() {
-                backoff.reset();
-            }
-            let pause = match step {
-                Ok(true) => watch.elapsed(),
-                Ok(false) => POLL_INTERVAL,
-                Err(error) => {
-                    tracing::warn!(%error, "cannot continue erasures, retrying");
-                    backoff.next_wait()
-                }
-            };
-            tokio::select! {
-                () = shutdown.requested() => return,
-                () = tokio::time::sleep(pause) => {}
-            }
-        }
+        stepping::work(&self, &Wake::new(), shutdown).await;
     }
 
     /// Performs one step of the next erasure. `false` when there is none.

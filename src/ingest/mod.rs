@@ -57,6 +57,7 @@ mod quarantine;
 mod record;
 mod record_trace;
 mod replayer;
+mod stepping;
 mod store_span;
 mod unstored_batch;
 mod waiting_events;

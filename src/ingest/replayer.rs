@@ -10,18 +10,12 @@
 //! deliveries wait in the store like all others; live ones do not queue behind them, since those start
 //! as they are stored and endpoints are served round robin.
 
-use std::time::Duration;
-
 use crate::domain::{Actor, OrgId};
-use crate::runtime::{Backoff, Clock, Shutdown, Stopwatch, Wake};
+use crate::runtime::{Clock, Shutdown, Wake};
 use crate::store::{QuarantinedEvent, ReplayStep, Store, StoreError};
 
 use super::quarantine::{Requeued, requeue};
-
-/// How often the store is polled for running replays, which another server may have left.
-const POLL_INTERVAL: Duration = Duration::from_secs(1);
-/// The longest wait while the store is unavailable.
-const RETRY_WAIT_MAX: Duration = Duration::from_secs(5);
+use super::stepping::{self, Steps};
 
 /// Performs replays.
 pub struct Replayer {
@@ -35,29 +29,18 @@ pub struct Replayer {
     pub planned: Wake,
 }
 
+impl Steps for Replayer {
+    const WHAT: &'static str = "replays";
+
+    async fn step(&self) -> Result<bool, StoreError> {
+        self.run_once().await
+    }
+}
+
 impl Replayer {
     /// Works until the soft stop.
     pub async fn run(self, shutdown: Shutdown) {
-        let mut backoff = Backoff::new(POLL_INTERVAL, RETRY_WAIT_MAX);
-        loop {
-            let watch = Stopwatch::start();
-            let step = self.run_once().await;
-            if step.is_ok() {
-                backoff.reset();
-            }
-            let pause = match step {
-                Ok(true) => watch.elapsed(),
-                Ok(false) => POLL_INTERVAL,
-                Err(error) => {
-                    tracing::warn!(%error, "cannot continue replays, retrying");
-                    backoff.next_wait()
-                }
-            };
-            tokio::select! {
-                () = shutdown.requested() => return,
-                () = self.wake.sleep(pause) => {}
-            }
-        }
+        stepping::work(&self, &self.wake, shutdown).await;
     }
 
     /// Performs one step of the next replay. `false` when there is none.
