@@ -72,29 +72,50 @@ impl<S: Sync> FromRequestParts<S> for IfMatch {
     }
 }
 
-/// The tags in `If-Match`. `*` asks for a resource that exists, which every change does. Weak tags match nothing.
+/// Optional white space in header fields.
+const SPACE: [char; 2] = [' ', '\t'];
+
+/// The tags in `If-Match`. `*` alone asks for a resource that exists, which every change does. Weak tags match nothing.
 fn precondition(headers: &HeaderMap) -> Result<Precondition, ApiError> {
     let malformed = || {
         let rule = "must be * or a list of entity tags, such as \"5f2c\", in quotes";
         ApiError::invalid(Violation::new("if-match", "format", rule))
     };
-    let mut revisions = Vec::new();
-    let mut is_there = false;
-    for value in headers.get_all(IF_MATCH) {
-        is_there = true;
-        for tag in value.to_str().map_err(|_| malformed())?.split(',').map(str::trim) {
-            if tag == "*" {
-                return Ok(Precondition::None);
-            }
-            let opaque = tag.strip_prefix("W/").unwrap_or(tag);
-            let text = opaque.strip_prefix('"').and_then(|text| text.strip_suffix('"'));
-            let text = text.filter(|text| !text.contains('"')).ok_or_else(malformed)?;
-            if opaque == tag {
-                revisions.push(Revision::from_text(text));
-            }
+    let values = headers.get_all(IF_MATCH).iter().map(HeaderValue::to_str);
+    let values = values.collect::<Result<Vec<_>, _>>().map_err(|_| malformed())?;
+    if values.is_empty() {
+        return Ok(Precondition::None);
+    }
+    // The lines of a field are one list.
+    let list = values.join(",");
+    if list.trim_matches(SPACE) == "*" {
+        return Ok(Precondition::None);
+    }
+    let tags = strong_tags(&list).ok_or_else(malformed)?;
+    Ok(Precondition::OneOf(tags.into_iter().map(Revision::from_text).collect()))
+}
+
+/// The strong tags of a list, without their quotes, as RFC 9110 sections 5.6.1 and 8.8.3 write it: `*` is no tag, commas
+/// may be in tags, and elements may be empty, but not all of them. `None` if it is no such list.
+fn strong_tags(list: &str) -> Option<Vec<&str>> {
+    let (mut tags, mut any, mut rest) = (Vec::new(), false, list);
+    loop {
+        rest = rest.trim_start_matches([',', ' ', '\t']);
+        if rest.is_empty() {
+            return any.then_some(tags);
+        }
+        let strong = rest.strip_prefix('"');
+        let quoted = strong.or_else(|| rest.strip_prefix("W/\""))?;
+        let (tag, after) = quoted.split_once('"')?;
+        if strong.is_some() {
+            tags.push(tag);
+        }
+        any = true;
+        rest = after.trim_start_matches(SPACE);
+        if !rest.is_empty() && !rest.starts_with(',') {
+            return None;
         }
     }
-    Ok(if is_there { Precondition::OneOf(revisions) } else { Precondition::None })
 }
 
 impl Input for IfMatch {
@@ -148,7 +169,12 @@ mod tests {
         assert_eq!(parsed(&["\"a\", \"b\"", "\"c\""]), one_of(&["a", "b", "c"]));
         assert_eq!(parsed(&["W/\"a\", \"b\""]), one_of(&["b"]));
         assert_eq!(parsed(&["W/\"a\""]), one_of(&[]));
-        for malformed in ["", "a", "\"a", "\"a\"b\"", "\"a\";"] {
+        assert_eq!(parsed(&[", \"a\" ,\t", "\"b,c\""]), one_of(&["a", "b,c"]));
+        assert_eq!(parsed(&["\"*\""]), one_of(&["*"]));
+        assert_eq!(parsed(&["*", "\"a\""]), None);
+        for malformed in
+            ["", ",", "a", "\"a", "\"a\"b\"", "\"a\";", "\"x\", *", "*, \"x\"", "*,*", "w/\"a\""]
+        {
             assert_eq!(parsed(&[malformed]), None, "{malformed}");
         }
     }
