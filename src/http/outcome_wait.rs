@@ -30,7 +30,8 @@ const POLL: Duration = Duration::from_secs(2);
 query_fields! {
     /// How long the outcome is waited for.
     pub(in crate::http) struct WaitQuery {
-        /// Seconds to wait for the outcome of the attempt. If it ends in time, the answer is 200 with the delivery.
+        /// Seconds to wait for the outcome of the attempt. If it ends in time, the answer is 200 with the delivery. 0 does
+        /// not wait, as if it were left out.
         wait: Number<0, WAIT_SECONDS_MAX>,
     }
 }
