@@ -4,27 +4,48 @@
 use std::io::{self, Read};
 
 use clap::Args;
-use reqwest::{Method, Url};
+use reqwest::Method;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
 use super::CliError;
 use super::output::{Output, print_line, table};
 use super::printable::{indented, printable, printable_line};
-use super::server::ApiServer;
+use super::target::TargetArgs;
 
 /// The server to call, and with which key.
 #[derive(Args, Debug)]
 pub(super) struct ServerArgs {
-    /// Base URL of the server
-    #[arg(long, value_name = "URL", env = "API_URL", default_value = "http://127.0.0.1:3000")]
-    url: Url,
-    /// The API key to call it with
-    #[arg(long, value_name = "KEY", env = "API_KEY", hide_env_values = true)]
-    api_key: String,
+    #[command(flatten)]
+    target: TargetArgs,
     /// How the answer is written
     #[arg(long, value_enum, default_value_t = Output::Text)]
     output: Output,
+}
+
+/// Which rows of a list are printed.
+#[derive(Args, Debug)]
+pub(super) struct ListArgs {
+    /// Of events of this type, such as user.login or user.*
+    #[arg(long = "type", value_name = "TYPE")]
+    event_type: Option<String>,
+    /// From this time on
+    #[arg(long, value_name = "TIME")]
+    since: Option<String>,
+    /// Before this time
+    #[arg(long, value_name = "TIME")]
+    until: Option<String>,
+    /// The oldest first
+    #[arg(long)]
+    oldest_first: bool,
+    /// Rows at most
+    #[arg(long, default_value_t = 50)]
+    limit: u32,
+    /// Where the list goes on
+    #[arg(long)]
+    cursor: Option<String>,
+    #[command(flatten)]
+    server: ServerArgs,
 }
 
 /// What `api` takes.
@@ -77,8 +98,7 @@ impl ServerArgs {
         path: &str,
         body: Option<String>,
     ) -> Result<Box<RawValue>, CliError> {
-        let server = ApiServer::new(&self.url, self.api_key.clone())?;
-        Ok(server.call(method, path, body).await?)
+        Ok(self.target.server()?.call(method, path, body).await?)
     }
 
     /// Calls the API, and prints the answer as it is, or indented for people.
@@ -94,16 +114,44 @@ impl ServerArgs {
         }
         Ok(())
     }
+}
 
-    /// Gets a page of a list, and prints these fields of its rows for people.
-    pub(super) async fn print_list(&self, path: &str, fields: &[&str]) -> Result<(), CliError> {
-        let answer = self.call(Method::GET, path, None).await?;
-        let page: Value = serde_json::from_str(answer.get())?;
-        let rows = page["data"].as_array().map_or(&[][..], Vec::as_slice);
-        self.output.write(&answer, |_| table(rows, fields))?;
-        if let (Output::Text, Some(cursor)) = (self.output, page["next_cursor"].as_str()) {
-            print_line(&format!("more: --cursor {}", printable_line(cursor)))?;
+impl ListArgs {
+    /// Gets a page of the list at `path`, with these parameters besides, and prints these fields of its rows for people.
+    pub(super) async fn print(
+        self,
+        path: &str,
+        more: &[(&str, Option<String>)],
+        fields: &[&str],
+    ) -> Result<(), CliError> {
+        let Self { event_type, since, until, oldest_first, limit, cursor, server } = self;
+        let own = [
+            ("type", event_type),
+            ("since", since),
+            ("until", until),
+            ("order", oldest_first.then(|| "asc".to_owned())),
+            ("limit", Some(limit.to_string())),
+            ("cursor", cursor),
+        ];
+        let path = with_query(path, &[more, &own[..]].concat());
+        let answer = server.call(Method::GET, &path, None).await?;
+        if let (Output::Text, Some(cursor)) =
+            (server.output, print_page(&answer, server.output, fields)?)
+        {
+            print_line(&format!("more: --cursor {}", printable_line(&cursor)))?;
         }
         Ok(())
     }
+}
+
+/// Prints a page as it is, or these fields of its rows for people. Returns where the list goes on.
+pub(super) fn print_page(
+    page: &RawValue,
+    output: Output,
+    fields: &[&str],
+) -> Result<Option<String>, CliError> {
+    let read: Value = serde_json::from_str(page.get())?;
+    let rows = read["data"].as_array().map_or(&[][..], Vec::as_slice);
+    output.write(&page, |_| table(rows, fields))?;
+    Ok(read["next_cursor"].as_str().map(str::to_owned))
 }

@@ -10,6 +10,7 @@ use serde::Serialize;
 
 use super::CliError;
 use super::api::ServerArgs;
+use super::endpoint_update::{self, EndpointUpdate};
 use super::output::lines;
 use super::store::{Common, all};
 use crate::api::views::{
@@ -97,6 +98,8 @@ pub(super) enum EndpointCommand {
     Show(ServedEndpoint),
     /// Have a server send a test event to an endpoint
     Test(ServedEndpoint),
+    /// Change settings of an endpoint through a server
+    Update(Box<EndpointUpdate>),
 }
 
 /// An endpoint, looked at through a server.
@@ -263,6 +266,7 @@ pub(super) async fn run(command: EndpointCommand) -> Result<(), CliError> {
         EndpointCommand::Test(ServedEndpoint { id, server }) => {
             server.print(Method::POST, &format!("/api/endpoints/{id}/test"), None).await?;
         }
+        EndpointCommand::Update(update) => endpoint_update::run(*update).await?,
     }
     Ok(())
 }

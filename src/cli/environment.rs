@@ -87,6 +87,11 @@ fn read_file(name: &'static str) -> Result<Option<String>, EnvironmentError> {
     }
 }
 
+/// The text of the variable of this name that counts, prefixed or not; `None` when it is unset or empty.
+pub(super) fn variable_text(name: &str) -> Option<String> {
+    variable(name)?.1.into_string().ok()
+}
+
 /// The variable of this name that counts, prefixed or not, and its value; `None` when it is unset or empty.
 fn variable(name: &str) -> Option<(String, OsString)> {
     let names = [format!("{PREFIX}{name}"), name.to_owned()];

@@ -13,9 +13,11 @@ mod dead_letter;
 mod delivery;
 mod doctor;
 mod endpoint;
+mod endpoint_update;
 mod environment;
 mod erasure;
 mod event;
+mod event_tail;
 mod health;
 mod journal;
 mod key;
@@ -25,13 +27,17 @@ mod openapi;
 mod org;
 mod output;
 mod printable;
+mod profile;
+mod profiles;
 mod replay;
 mod seed;
 mod serve;
 mod server;
+mod server_events;
 mod settings;
 mod signals;
 mod store;
+mod target;
 mod usage;
 
 use clap::error::ErrorKind;
@@ -69,7 +75,7 @@ enum Command {
     /// Show which accounts were active and what one has sent, or erase it
     #[command(subcommand)]
     Account(account::AccountCommand),
-    /// Show the organisations with the most events in a month
+    /// Show the organisations with the most events in a month, or with a key what its organisation used
     Usage(usage::UsageArgs),
     /// Show who changed what
     #[command(subcommand)]
@@ -101,6 +107,9 @@ enum Command {
     Seed(Box<seed::SeedArgs>),
     /// Call the API of a server and print its answer
     Api(Box<api::ApiArgs>),
+    /// Keep the URLs and API keys of servers by name, for the commands that call one
+    #[command(subcommand)]
+    Profile(profile::ProfileCommand),
     /// Ask a server whether it takes events; fails when it does not
     Health(health::HealthArgs),
     /// Examine what a server of these settings would work with; fails when it would not work
@@ -156,6 +165,7 @@ pub async fn run(cli: Cli) -> Result<(), CliError> {
         Command::Backup(args) => backup::run(*args).await,
         Command::Seed(args) => seed::run(*args).await,
         Command::Api(args) => api::run(*args).await,
+        Command::Profile(command) => profile::run(command),
         Command::Health(args) => health::run(args).await,
         Command::Doctor(args) => doctor::run(*args).await,
         Command::Config(command) => settings::run(command, cli.settings),

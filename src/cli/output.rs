@@ -6,7 +6,7 @@ use clap::ValueEnum;
 use serde::Serialize;
 use serde_json::Value;
 
-use super::printable::{printable_json, printable_line};
+use super::printable::{printable, printable_json, printable_line};
 
 /// How an answer is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -38,6 +38,11 @@ pub fn print_line(line: &str) -> io::Result<()> {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         result => result,
     }
+}
+
+/// Tells something on standard error; if that is closed, nobody wants to know.
+pub(super) fn note(line: &str) {
+    let _ = writeln!(io::stderr(), "{}", printable(line));
 }
 
 /// One line for each, or `none`.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use reqwest::header::LOCATION;
 use reqwest::redirect::Policy;
-use reqwest::{Client, Method, StatusCode, Url};
+use reqwest::{Client, ClientBuilder, Method, RequestBuilder, Response, StatusCode, Url};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
@@ -13,6 +13,8 @@ use super::printable::printable;
 
 /// Time for an answer. Long polls of up to 30 s come in time.
 const ANSWER_MAX: Duration = Duration::from_mins(1);
+/// Time without a byte of a stream, which says every 15 s that it is open.
+const SILENCE_MAX: Duration = Duration::from_mins(1);
 /// Characters of an answer that is not a problem document, as it is shown.
 const SHOWN_CHARS: usize = 500;
 
@@ -75,6 +77,11 @@ impl ApiServer {
         &self.base
     }
 
+    /// The key that it is called with.
+    pub(super) fn key(&self) -> &str {
+        &self.key
+    }
+
     /// Calls the API: a path with its query, and a JSON body.
     pub(super) async fn call<T: DeserializeOwned>(
         &self,
@@ -101,6 +108,22 @@ impl ApiServer {
         Url::parse(&format!("{base}{path}")).map_err(|_| not_a_path())
     }
 
+    /// Opens a stream of server-sent events, behind the one with this id or from now on.
+    pub(super) async fn follow(
+        &self,
+        path: &str,
+        after: Option<&str>,
+    ) -> Result<Response, ServerError> {
+        let url = self.url(path)?;
+        let builder = builder().read_timeout(SILENCE_MAX).connect_timeout(ANSWER_MAX);
+        let no_answer = |error: reqwest::Error| no_answer(&url, &error);
+        let mut request = builder.build().map_err(no_answer)?.get(url.clone());
+        if let Some(after) = after {
+            request = request.header("Last-Event-ID", after);
+        }
+        self.answer(request, &url).await
+    }
+
     async fn bytes(
         &self,
         method: Method,
@@ -108,21 +131,25 @@ impl ApiServer {
         body: Option<String>,
     ) -> Result<Vec<u8>, ServerError> {
         let url = self.url(path)?;
-        let mut request = self.client.request(method, url.clone()).header("X-API-Key", &self.key);
+        let mut request = self.client.request(method, url.clone());
         if let Some(body) = body {
             request = request.header("content-type", "application/json").body(body);
         }
-        let answer = async {
-            let answer = request.send().await?;
-            let location = answer.headers().get(LOCATION).cloned();
-            Ok((answer.status(), location, answer.bytes().await?))
-        };
-        let (status, location, bytes) = answer.await.map_err(|error: reqwest::Error| {
-            ServerError::NoAnswer { url, cause: cause_of(&error) }
-        })?;
+        let answer = self.answer(request, &url).await?;
+        let bytes = answer.bytes().await.map_err(|error| no_answer(&url, &error))?;
+        Ok(bytes.into())
+    }
+
+    /// Sends a request, and returns its answer if that is a success.
+    async fn answer(&self, request: RequestBuilder, url: &Url) -> Result<Response, ServerError> {
+        let answer = request.header("X-API-Key", &self.key).send().await;
+        let answer = answer.map_err(|error| no_answer(url, &error))?;
+        let status = answer.status();
         if status.is_success() {
-            return Ok(bytes.into());
+            return Ok(answer);
         }
+        let location = answer.headers().get(LOCATION).cloned();
+        let bytes = answer.bytes().await.map_err(|error| no_answer(url, &error))?;
         if let Some(location) = location.filter(|_| status.is_redirection()) {
             let location = String::from_utf8_lossy(location.as_bytes());
             return Err(ServerError::Moved { status, location: printable(&location) });
@@ -131,11 +158,20 @@ impl ApiServer {
     }
 }
 
-/// An HTTP client of commands. It follows no redirect: the key is for one server, and a `POST` would become a `GET`.
+/// An HTTP client of commands.
 pub(super) fn client(timeout: Duration) -> reqwest::Result<Client> {
+    builder().timeout(timeout).build()
+}
+
+/// It follows no redirect: the key is for one server, and a `POST` would become a `GET`.
+fn builder() -> ClientBuilder {
     // Fails when there is one already, which is as good.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    Client::builder().no_proxy().redirect(Policy::none()).timeout(timeout).build()
+    Client::builder().no_proxy().redirect(Policy::none())
+}
+
+fn no_answer(url: &Url, error: &reqwest::Error) -> ServerError {
+    ServerError::NoAnswer { url: url.clone(), cause: cause_of(error) }
 }
 
 /// The innermost cause of an error, which says most.

@@ -6,6 +6,7 @@ mod examining;
 mod health;
 mod listen;
 mod openapi;
+mod profiles;
 mod secrets;
 mod seed;
 mod served;
@@ -117,7 +118,10 @@ const NOBODY: &str = "019b0000-0000-7000-8000-000000000000";
 async fn every_command_answers_one_json_value() {
     let place = Place::new();
     let status = place.json(&["migrate", "status"]).await;
-    assert_eq!(status[0], json!({ "version": 1, "name": "initial", "applied": false }));
+    let loses = "Everything: organisations, keys, endpoints, events and deliveries.";
+    let first =
+        json!({ "version": 1, "name": "initial", "applied": false, "rollback_loses": loses });
+    assert_eq!(status[0], first);
     assert_eq!(place.files(), [""; 0], "a question creates nothing");
     assert_eq!(place.json(&["migrate", "down", "--yes"]).await, json!({ "version": null }));
     let count = status.as_array().unwrap().len();
@@ -179,6 +183,10 @@ async fn every_command_answers_one_json_value() {
     assert_eq!(removed, json!({ "id": id, "removed": true }));
     let newest = status.as_array().unwrap().last().unwrap();
     let back = json!({ "version": newest["version"] });
+    let said = place.run(&["migrate", "down"]).await;
+    let lost = format!("loses: {}", text(newest, "rollback_loses"));
+    said.failed(1, &lost);
+    assert!(said.err.contains("--yes reverts without asking"), "{}", said.err);
     assert_eq!(place.json(&["migrate", "down", "--yes"]).await, back);
 }
 

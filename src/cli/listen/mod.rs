@@ -30,10 +30,11 @@ use self::forward::Forwarder;
 use self::subscription::{Reach, TemporaryEndpoint};
 use self::webhook::{IncomingWebhook, Signature};
 use super::CliError;
-use super::output::{Output, print_line};
+use super::output::{Output, note, print_line};
 use super::printable::printable;
-use super::server::{ApiServer, ServerError};
+use super::server::ServerError;
 use super::signals::Signals;
+use super::target::{TargetArgs, missing_key};
 use crate::config::parse_wait;
 use crate::delivery::Verifier;
 use crate::domain::EventTypeFilter;
@@ -58,21 +59,21 @@ pub(super) struct ListenArgs {
         env = "WEBHOOK_SECRET",
         hide_env_values = true,
         value_name = "whsec_…",
-        conflicts_with = "api_key"
+        conflicts_with_all = ["api_key", "profile"]
     )]
     secret: Option<Verifier>,
-    /// Make an endpoint with this key, and remove it at the end; its secret checks the signatures. Where the server
-    /// cannot reach this machine, events come through an inbox
-    #[arg(long, value_name = "KEY")]
-    api_key: Option<String>,
-    /// The server of that key
-    #[arg(long, value_name = "URL", env = "API_URL", default_value = "http://127.0.0.1:3000")]
-    url: Url,
+    /// With a key, an endpoint is made, and removed at the end; its secret checks the signatures. Where the server cannot
+    /// reach this machine, events come through an inbox
+    #[command(flatten)]
+    target: TargetArgs,
+    /// Make no endpoint, whether the environment or a profile has a key or not
+    #[arg(long, conflicts_with_all = ["api_key", "profile", "public_url", "events"])]
+    no_endpoint: bool,
     /// Where that server reaches this listener, if not at --host and --port: a tunnel's address, say
-    #[arg(long, value_name = "URL", requires = "api_key")]
+    #[arg(long, value_name = "URL")]
     public_url: Option<Url>,
     /// Receive these types only, separated by commas, such as user.login,invoice.*
-    #[arg(long, value_name = "TYPES", value_delimiter = ',', requires = "api_key")]
+    #[arg(long, value_name = "TYPES", value_delimiter = ',')]
     events: Vec<EventTypeFilter>,
     /// Pass each webhook on to this URL, and answer as it answers
     #[arg(long, value_name = "URL", conflicts_with = "status")]
@@ -147,8 +148,15 @@ pub(super) async fn run(args: ListenArgs) -> Result<(), CliError> {
 }
 
 async fn subscribe(args: &ListenArgs, here: &Url) -> Result<Option<TemporaryEndpoint>, CliError> {
-    let Some(key) = &args.api_key else { return Ok(None) };
-    let server = ApiServer::new(&args.url, key.clone())?;
+    if args.no_endpoint || args.secret.is_some() {
+        return Ok(None);
+    }
+    let Some(server) = args.target.server_if_any()? else {
+        if args.public_url.is_some() || !args.events.is_empty() {
+            missing_key("--events and --public-url need an API key");
+        }
+        return Ok(None);
+    };
     let is_local = matches!(server.base().host_str(), Some("127.0.0.1" | "localhost" | "[::1]"));
     let reach = match &args.public_url {
         Some(url) => Reach::Certainly(url.clone()),
@@ -216,11 +224,6 @@ async fn pull(
             }
         }
     }
-}
-
-/// Tells something on standard error; if that is closed, nobody wants to know.
-fn note(line: &str) {
-    let _ = writeln!(std::io::stderr(), "{}", printable(line));
 }
 
 /// Repeats the last webhook for each line `r`: to the receiver that it is passed on to, or else by the server.

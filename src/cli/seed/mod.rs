@@ -1,6 +1,6 @@
 //! `hookgate seed`: fills a store with made-up events, to try and to measure reading.
 //!
-//! Without `--url` events go into the store, accepted over the last days; with it they are posted to a server, which
+//! Without a server events go into the store, accepted over the last days; with one they are posted to a server, which
 //! accepts them now, and their `timestamp` is in the last days.
 
 mod events;
@@ -10,11 +10,11 @@ mod through_api;
 use std::time::Duration;
 
 use clap::Args;
-use reqwest::Url;
 use serde::Serialize;
 
 use super::CliError;
 use super::store::Common;
+use super::target::TargetArgs;
 use crate::api::{Subsystems, orgs, seeding};
 use crate::app::admin;
 use crate::domain::{Actor, OrgChange, OrgId, Timestamp};
@@ -34,7 +34,7 @@ pub(super) struct SeedArgs {
     #[arg(long, default_value_t = 1_000_000, value_parser = clap::value_parser!(u64).range(1..=5_000_000))]
     events: u64,
     /// The organisation they belong to, one without endpoints; unset: a new one named seed
-    #[arg(long, value_name = "ID", conflicts_with = "url")]
+    #[arg(long, value_name = "ID", conflicts_with_all = ["url", "api_key", "profile"])]
     org: Option<OrgId>,
     /// Days until now over which they are spread (1 to 365)
     #[arg(long, default_value_t = 7, value_parser = clap::value_parser!(u64).range(1..=365))]
@@ -49,12 +49,9 @@ pub(super) struct SeedArgs {
     /// What the events are made from: another number makes others
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// Post them to this server instead, as the organisation of --api-key
-    #[arg(long, requires = "api_key")]
-    url: Option<Url>,
-    /// The key to post with
-    #[arg(long, env = "API_KEY", hide_env_values = true, value_name = "KEY")]
-    api_key: Option<String>,
+    /// With one of these, they are posted to the server instead, as the organisation of its key
+    #[command(flatten)]
+    target: TargetArgs,
     #[command(flatten)]
     common: Common,
 }
@@ -75,9 +72,10 @@ struct Seeded {
 
 /// Makes events and stores or posts them.
 pub(super) async fn run(args: SeedArgs) -> Result<(), CliError> {
-    let seeded = match (&args.url, &args.api_key) {
-        (Some(url), Some(key)) => args.post(&EventPoster::new(url, key.clone())?).await?,
-        _ => args.store().await?,
+    let seeded = if args.target.is_given() {
+        args.post(&EventPoster::new(&args.target.server()?)?).await?
+    } else {
+        args.store().await?
     };
     args.common.output.write(&seeded, text)?;
     Ok(())

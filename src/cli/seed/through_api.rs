@@ -9,7 +9,7 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 
 use super::CliError;
-use crate::cli::server::client;
+use crate::cli::server::{ApiServer, client};
 use crate::domain::Event;
 
 /// The longest that the server may take for a batch.
@@ -40,8 +40,9 @@ struct Posted<'a> {
 }
 
 impl EventPoster {
-    pub(super) fn new(base: &Url, key: String) -> Result<Self, CliError> {
-        Ok(Self { client: client(ANSWER_MAX)?, url: base.join("/api/events/batch")?, key })
+    pub(super) fn new(server: &ApiServer) -> Result<Self, CliError> {
+        let url = server.base().join("/api/events/batch")?;
+        Ok(Self { client: client(ANSWER_MAX)?, url, key: server.key().to_owned() })
     }
 
     /// Posts a batch; again while the server is busy, limits the rate or is away.

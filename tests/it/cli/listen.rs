@@ -24,7 +24,12 @@ struct Listener {
 
 impl Listener {
     async fn start(place: &Place, arguments: &[&str]) -> Self {
+        Self::start_with(place, arguments, &[]).await
+    }
+
+    async fn start_with(place: &Place, arguments: &[&str], settings: &[(&str, &str)]) -> Self {
         let mut command = place.command(&[&["listen", "--port", "0"], arguments].concat());
+        command.envs(settings.iter().copied());
         let mut child = command
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -223,4 +228,23 @@ async fn only_posts_are_webhooks_and_their_bytes_do_not_command_the_terminal() {
     assert_eq!(listener.next().await, "\\u{1b}[2Jgone\\u{9b}");
     let said = place.run(&["listen", "--events", "user.*"]).await;
     said.failed(2, "--api-key");
+}
+
+#[tokio::test]
+async fn key_of_the_environment_makes_an_endpoint_unless_that_is_not_wanted() {
+    let place = Place::new();
+    let mut server = Binary::start(&place.data_dir(), &[]).await;
+    let (key, _) = server.first_keys().await;
+    let shell = [("HOOKGATE_API_URL", server.base_url.as_str()), ("HOOKGATE_API_KEY", &key)];
+    let listener = Listener::start_with(&place, &[], &shell).await;
+    assert!(listener.first.contains("as the endpoint"), "{}", listener.first);
+    listener.stop().await;
+    for arguments in
+        [&["--no-endpoint"][..], &["--secret", "whsec_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"]]
+    {
+        let listener = Listener::start_with(&place, arguments, &shell).await;
+        assert!(!listener.first.contains("endpoint"), "{}", listener.first);
+        listener.stop().await;
+    }
+    server.stop().await;
 }

@@ -42,6 +42,40 @@ async fn tail_prints_what_a_running_server_stores_and_sends() {
     }
     tail.kill().await.unwrap();
 
+    // The same by a key.
+    let url = server.base_url.clone();
+    let by_key = ["event", "tail", "--url", &url, "--api-key", &key, "--kinds", "event,delivery"];
+    let mut tail = place.command(&by_key);
+    let mut tail = tail.stdout(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(tail.stdout.take().unwrap()).lines();
+    let posting = async {
+        loop {
+            post(&server, &key, "/api/events", json!({"type": "c.d", "payload": {"n": 1}})).await;
+            tokio::time::sleep(std::time::Duration::from_millis(300)).await;
+        }
+    };
+    let reading = async {
+        let mut seen = Vec::new();
+        while !["event  {", "delivery  "]
+            .iter()
+            .all(|start| seen.iter().any(|line: &String| line.starts_with(start)))
+        {
+            seen.push(lines.next_line().await.unwrap().unwrap());
+        }
+        seen
+    };
+    let seen = tokio::select! {
+        seen = reading => seen,
+        () = posting => unreachable!(),
+    };
+    assert!(!seen.iter().any(|line| line.starts_with("dead letter") || line.contains("payload\"")));
+    tail.kill().await.unwrap();
+    let both = [&by_key[..], &["--org", &org]].concat();
+    place.run(&both).await.failed(2, "cannot be used with");
+    let wrong = ["event", "tail", "--url", &url, "--api-key", "hg_wrong"];
+    place.run(&wrong).await.failed(1, "401");
+    place.run(&["event", "tail"]).await.failed(2, "--api-key");
+
     let said = place.run(&["event", "tail", "--org", &org, "--kinds", "nothing"]).await;
     said.failed(2, "must be event, delivery or dead_letter");
     server.stop().await;
