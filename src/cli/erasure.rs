@@ -5,8 +5,8 @@ use clap::Subcommand;
 use super::CliError;
 use super::output::lines;
 use super::store::Common;
-use crate::api::{Subsystems, erasures, orgs};
-use crate::domain::{Actor, Erasure, ErasureId, ErasureSubject, OrgId, PageRequest};
+use crate::api::{Subsystems, erasures};
+use crate::domain::{Actor, Erasure, ErasureId, ErasureSubject, OrgId};
 
 #[derive(Subcommand, Debug)]
 pub(super) enum ErasureCommand {
@@ -34,12 +34,8 @@ pub(super) enum ErasureCommand {
 pub(super) async fn run(command: ErasureCommand) -> Result<(), CliError> {
     match command {
         ErasureCommand::List { org, common } => {
-            let page = PageRequest::first(PageRequest::LIMIT_MAX);
-            let list = async |s: &Subsystems| {
-                orgs::existing(s, org).await?;
-                erasures::list(s, org, page).await
-            };
-            let erasures = common.existing(list).await?.data;
+            let list = async |s: &Subsystems, page| erasures::list(s, org, page).await;
+            let erasures = common.newest_of(org, list).await?;
             common.output.write(&erasures, |erasures| lines(erasures, erasure_line))?;
         }
         ErasureCommand::Show { org, id, common } => {

@@ -5,8 +5,8 @@ use clap::Subcommand;
 use super::CliError;
 use super::output::lines;
 use super::store::Common;
-use crate::api::{Subsystems, orgs, replays};
-use crate::domain::{OrgId, PageRequest, Replay, ReplayId};
+use crate::api::{Subsystems, replays};
+use crate::domain::{OrgId, Replay, ReplayId};
 
 #[derive(Subcommand, Debug)]
 pub(super) enum ReplayCommand {
@@ -34,12 +34,8 @@ pub(super) enum ReplayCommand {
 pub(super) async fn run(command: ReplayCommand) -> Result<(), CliError> {
     match command {
         ReplayCommand::List { org, common } => {
-            let page = PageRequest::first(PageRequest::LIMIT_MAX);
-            let list = async |s: &Subsystems| {
-                orgs::existing(s, org).await?;
-                replays::list(s, org, page).await
-            };
-            let replays = common.existing(list).await?.data;
+            let list = async |s: &Subsystems, page| replays::list(s, org, page).await;
+            let replays = common.newest_of(org, list).await?;
             common.output.write(&replays, |replays| lines(replays, replay_line))?;
         }
         ReplayCommand::Show { org, id, common } => {

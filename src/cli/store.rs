@@ -4,10 +4,10 @@ use clap::Args;
 
 use super::CliError;
 use super::output::Output;
-use crate::api::{Refusal, Subsystems};
+use crate::api::{Refusal, Subsystems, orgs};
 use crate::app::admin;
 use crate::config::StoreConfig;
-use crate::domain::{Page, PageRequest};
+use crate::domain::{OrgId, Page, PageRequest};
 
 /// What every command on the store takes.
 #[derive(Args, Debug)]
@@ -35,6 +35,19 @@ impl Common {
         work: impl AsyncFnOnce(&Subsystems) -> Result<T, Refusal>,
     ) -> Result<T, CliError> {
         closing(admin::open_existing(&self.store).await?, work).await
+    }
+
+    /// The newest rows of an organisation that exists.
+    pub(super) async fn newest_of<T>(
+        &self,
+        org: OrgId,
+        list: impl AsyncFnOnce(&Subsystems, PageRequest) -> Result<Page<T>, Refusal>,
+    ) -> Result<Vec<T>, CliError> {
+        let read = async |s: &Subsystems| {
+            orgs::existing(s, org).await?;
+            list(s, PageRequest::first(PageRequest::LIMIT_MAX)).await
+        };
+        Ok(self.existing(read).await?.data)
     }
 
     /// Works with a store that exists and whose secrets can all be read.
