@@ -24,7 +24,7 @@ const SECRETS: [&str; 6] = [
 
 /// Why a setting cannot be read from the environment.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum EnvironmentError {
+pub enum EnvironmentError {
     /// It is given twice.
     #[error("{0} and {0}_FILE are both set; unset one of them")]
     Twice(&'static str),
@@ -44,7 +44,7 @@ pub(super) enum EnvironmentError {
 ///
 /// # Errors
 /// When the file of a secret cannot be read.
-pub(super) fn with_environment(command: Command) -> Result<Command, EnvironmentError> {
+pub fn with_environment(command: Command) -> Result<Command, EnvironmentError> {
     let mut files = Vec::new();
     for name in SECRETS {
         if let Some(text) = read_file(name)? {

@@ -43,6 +43,7 @@ mod usage;
 use clap::error::ErrorKind;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
+pub use environment::{EnvironmentError, with_environment};
 pub use output::print_line;
 pub use signals::Signals;
 
@@ -130,7 +131,7 @@ enum Command {
 impl Cli {
     /// Parses the command line and the environment. Ends the process when they are wrong, and after `--help`.
     pub fn read() -> Self {
-        let command = environment::with_environment(Self::command());
+        let command = with_environment(Self::command());
         let command = command.unwrap_or_else(|error| {
             Self::command().error(ErrorKind::ValueValidation, error).exit()
         });

@@ -277,6 +277,22 @@ fn compose_starts_database_migrations_and_server_in_this_order() {
 }
 
 #[test]
+fn workflow_starts_benchmarks_and_compares_and_no_speed_fails_it() {
+    let workflow = &yaml("deploy/ci/github-actions.yml")[0];
+    let steps = workflow["jobs"]["benchmark"]["steps"].as_vec().unwrap();
+    let named = |name: &str| steps.iter().position(|step| step["name"].as_str() == Some(name));
+    let order = ["Build the change", "Build its base", "Start", "Benchmark", "Compare"].map(named);
+    assert!(order.iter().all(Option::is_some) && order.is_sorted(), "{order:?}");
+    let script = |name: &str| steps[named(name).unwrap()]["run"].as_str().unwrap();
+    assert!(script("Compare").contains("compare --any-speed base.json change.json"));
+    assert!(script("Benchmark").contains("--json $side.json"));
+    let checks = workflow["jobs"]["checks"]["steps"].as_vec().unwrap();
+    assert_eq!(checks.last().unwrap()["run"].as_str(), Some(".ci/run"));
+    assert!(read(".ci/run").contains("\nscripts/benchmark\n"));
+    assert!(read("scripts/benchmark").contains("compare --any-speed"));
+}
+
+#[test]
 fn compose_has_no_default_password() {
     let text = read("docker-compose.yml");
     let passwords: Vec<&str> =

@@ -17,16 +17,20 @@ pub(crate) struct CompareArgs {
     /// How much slower B may be, in per cent of requests per second
     #[arg(long, default_value_t = 10.0, value_name = "PERCENT")]
     threshold: f64,
+    /// Let B be as slow as it is: fail only for answers of B that were not the expected ones. For results of different
+    /// machines, of which the ratios to a peer say something
+    #[arg(long, conflicts_with = "threshold")]
+    any_speed: bool,
 }
 
 /// Prints the difference of every scenario that is in both files.
 ///
 /// # Errors
-/// When a file cannot be read, the files share no scenario, or B is slower by more than the threshold.
+/// When a file cannot be read, the files share no scenario, B has answered wrongly, or is slower by more than the threshold.
 pub(crate) fn run(args: &CompareArgs) -> Result<(), CliError> {
     let (a, b) = (read(&args.a)?, read(&args.b)?);
     let mut shared = 0;
-    let mut slower = Vec::new();
+    let (mut slower, mut wrong) = (Vec::new(), Vec::new());
     for old in &a {
         let Some(new) = b.iter().find(|new| new.scenario == old.scenario) else {
             continue;
@@ -41,9 +45,16 @@ pub(crate) fn run(args: &CompareArgs) -> Result<(), CliError> {
             old.median.p99_ms,
             new.median.p99_ms,
         ))?;
-        if change < -args.threshold {
+        if let (Some((peer, before)), Some((_, after))) = (old.rate_ratio(), new.rate_ratio()) {
+            print_line(&format!("  ours / {peer}: {before} -> {after}"))?;
+        }
+        wrong.extend(new.wrong_answers().map(|all| format!("{} {all:?}", new.scenario)));
+        if !args.any_speed && change < -args.threshold {
             slower.push(format!("{} {change:+.1} %", old.scenario));
         }
+    }
+    if !wrong.is_empty() {
+        return Err(format!("B has wrong answers: {}", wrong.join(", ")).into());
     }
     match (shared, slower.as_slice()) {
         (0, _) => Err("the two files share no scenario".into()),

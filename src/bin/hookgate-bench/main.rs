@@ -51,8 +51,9 @@ mod target;
 use std::io::Write;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
-use hookgate::cli::{CliError, Signals};
+use clap::error::ErrorKind;
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
+use hookgate::cli::{CliError, Signals, with_environment};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -81,9 +82,19 @@ enum Command {
     Bare,
 }
 
+impl Cli {
+    /// Parses the command line and the variables, which have the names that `hookgate` reads: `HOOKGATE_API_KEY` too.
+    fn read() -> Self {
+        let command = with_environment(Self::command()).unwrap_or_else(|error| {
+            Self::command().error(ErrorKind::ValueValidation, error).exit()
+        });
+        Self::from_arg_matches(&command.get_matches()).unwrap_or_else(|error| error.exit())
+    }
+}
+
 #[tokio::main]
 async fn main() -> ExitCode {
-    match run(Cli::parse()).await {
+    match run(Cli::read()).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             // If standard error is closed, the exit code still tells.

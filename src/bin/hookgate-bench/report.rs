@@ -168,6 +168,16 @@ impl Spread {
 }
 
 impl Report {
+    /// The name of the peer, and the events per second divided by its.
+    pub(crate) fn rate_ratio(&self) -> Option<(&str, &Spread)> {
+        self.peer.as_ref().map(|peer| (peer.name.as_str(), &peer.rate_ratio))
+    }
+
+    /// How often each kind of unexpected answer came in the first run that has some.
+    pub(crate) fn wrong_answers(&self) -> Option<&BTreeMap<String, u64>> {
+        self.runs.iter().map(Run::errors).find(|errors| !errors.is_empty())
+    }
+
     /// Whether the reported run got any expected answer.
     pub(crate) const fn has_successes(&self) -> bool {
         self.median.requests > 0

@@ -81,6 +81,11 @@ impl Run {
         }
     }
 
+    /// How often each kind of unexpected answer came.
+    pub(crate) const fn errors(&self) -> &BTreeMap<String, u64> {
+        &self.errors
+    }
+
     /// The results with the most memory of the server.
     pub(crate) fn with_memory(self, memory_bytes: Option<u64>) -> Self {
         Self { memory_bytes, ..self }

@@ -54,6 +54,13 @@ async fn every_scenario_is_measured_and_two_results_are_compared() {
     assert!(slower.err.contains("slower by more than 10 %: ingest -15.0 %"), "{}", slower.err);
     let tolerant = [&compare[..], &["--threshold", "20"]].concat();
     assert_eq!(place.bench(&tolerant).await.code, 0);
+    let any_speed = [&compare[..], &["--any-speed"]].concat();
+    assert_eq!(place.bench(&any_speed).await.code, 0);
+    reports[0]["runs"][0]["errors"] = json!({"503": 2});
+    std::fs::write(place.path().join("b.json"), reports.to_string()).unwrap();
+    let wrong = place.bench(&any_speed).await;
+    assert_eq!(wrong.code, 1);
+    assert!(wrong.err.contains("B has wrong answers: ingest {\"503\": 2}"), "{}", wrong.err);
 }
 
 #[tokio::test(flavor = "multi_thread")]
