@@ -121,7 +121,7 @@ pub use rollups::{
     ACCOUNTS_SAMPLED_FROM, AccountGroup, AccountRow, BucketPage, BucketUnit, CountedWindow,
     DAYS_PER_PAGE, DELTAS_COUNTED_MAX, DeliveryCounts, EndpointGroup, EndpointWindow, EventCount,
     EventTypeRow, FoldStep, GROUPS_PER_PAGE, LatencyHistogram, MetricsScope, MonthUsage,
-    OTHER_TYPES, RollupErasure, TYPES_COUNTED_MAX, TimeBucket, USERS_COUNTED_MAX, WindowCounts,
+    OTHER_TYPES, TYPES_COUNTED_MAX, TimeBucket, USERS_COUNTED_MAX, WindowCounts,
 };
 pub use schedule::Schedule;
 pub use secrets::{MissingKey, Reencryption};

@@ -11,7 +11,7 @@ const DELETED_PER_STEP: u64 = 2_000;
 
 /// What a step of an erasure did.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum RollupErasure {
+pub(in crate::store) enum RollupErasure {
     /// It deleted so many rows, and there may be more.
     Deleted(u64),
     /// Nothing of the account is left, but for what is stored from now on.
@@ -20,19 +20,9 @@ pub enum RollupErasure {
     Busy,
 }
 
-impl Store {
-    /// Erases some of what the rollups hold of an account: its hours with their users, and its row. Deltas, which may
-    /// name it, are folded first. The sums of the organisation keep counting its events, without its name.
-    /// Repeat it until nothing is left.
-    pub async fn erase_account_rollups(&self, org: OrgId, account: &str) -> Result<RollupErasure> {
-        let mut tx = self.engine.begin_long().await?;
-        let erased = erase_some(self, &mut tx, org, account).await?;
-        tx.commit().await?;
-        Ok(erased)
-    }
-}
-
-/// The same within a transaction.
+/// Erases some of what the rollups hold of an account: its hours with their users, and its row. Deltas, which may name it,
+/// are folded first. The sums of the organisation keep counting its events, without its name. Repeat it until nothing is
+/// left.
 pub(in crate::store) async fn erase_some(
     store: &Store,
     tx: &mut Tx<'_>,

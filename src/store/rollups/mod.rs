@@ -35,7 +35,7 @@ mod windows;
 pub use activity::{ACCOUNTS_SAMPLED_FROM, AccountRow, EventTypeRow};
 pub use buckets::{BucketPage, BucketUnit, DAYS_PER_PAGE, MetricsScope, TimeBucket};
 pub use delivery_hour::DeliveryCounts;
-pub use erasure::RollupErasure;
+pub(in crate::store) use erasure::RollupErasure;
 pub(in crate::store) use erasure::erase_some;
 pub use event_hour::{EventCount, OTHER_TYPES, TYPES_COUNTED_MAX, USERS_COUNTED_MAX, WindowCounts};
 pub use fold::{DELTAS_COUNTED_MAX, FoldStep};

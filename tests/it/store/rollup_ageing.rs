@@ -17,7 +17,7 @@ on_both!(
 
 const DAY: i64 = 86_400;
 
-async fn erase_all(store: &Store, now: Timestamp) {
+pub(super) async fn erase_all(store: &Store, now: Timestamp) {
     while let Some(step) = store.system().erase_step(now).await.unwrap() {
         assert!(!matches!(step, ErasureStep::Records(..)));
     }

@@ -3,14 +3,15 @@
 use std::collections::BTreeMap;
 
 use hookgate::domain::{
-    Attempt, Decision, Event, HOUR_MINUTES, InstanceId, LeaseToken, LeasedDelivery, MinuteSpan,
-    Month, Outcome, Timestamp, minute_of,
+    Actor, Attempt, Decision, ErasureSubject, Event, HOUR_MINUTES, InstanceId, LeaseToken,
+    LeasedDelivery, MinuteSpan, Month, Outcome, Timestamp, minute_of,
 };
-use hookgate::store::{BucketUnit, MetricsScope, RollupErasure};
+use hookgate::store::{BucketUnit, MetricsScope};
 
 use super::fixtures::{
     EXHAUSTED, add_endpoint, add_org, at, claim, failed_attempt, outcome, persist, some_event,
 };
+use super::rollup_ageing::erase_all;
 use super::rollups::{always, bucket_events, counted, expected, fold, labelled, some_events};
 use super::{Subject, on_both};
 
@@ -184,15 +185,10 @@ async fn erasing_an_account_leaves_the_sums_of_the_organisation(subject: &Subjec
     persist(subject, &events[..30], at(0)).await;
     fold(&subject.store).await;
     persist(subject, &events[30..], at(0)).await;
-    let mut deleted = 0;
-    loop {
-        match subject.store.erase_account_rollups(org, "a1").await.unwrap() {
-            RollupErasure::Deleted(rows) => deleted += rows,
-            RollupErasure::Done => break,
-            RollupErasure::Busy => panic!("nobody folds"),
-        }
-    }
-    assert!(deleted >= 2);
+    let account = ErasureSubject::Account("a1".to_owned());
+    let erasure = subject.store.insert_erasure(org, &account, &Actor::CLI, at(5_000)).await;
+    erasure.unwrap().unwrap();
+    erase_all(&subject.store, at(5_001)).await;
     let named = "SELECT (SELECT count(*) FROM rollup_hours WHERE account_id = 'a1')
                       + (SELECT count(*) FROM accounts WHERE account_id = 'a1')
                       + (SELECT count(*) FROM rollup_deltas)";
@@ -200,9 +196,6 @@ async fn erasing_an_account_leaves_the_sums_of_the_organisation(subject: &Subjec
     assert_eq!(subject.store.account_window(org, "a1", always()).await.unwrap(), None);
     let others = counted(&subject.store, org, "a2", always()).await;
     assert_eq!(others, expected(&events, "a2", always()));
-    assert_eq!(bucket_events(&subject.store, Some(org), BucketUnit::Day).await, 60);
-    let all = subject.store.erase_account_rollups(org, "").await.unwrap();
-    assert_eq!(all, RollupErasure::Done);
     assert_eq!(bucket_events(&subject.store, Some(org), BucketUnit::Day).await, 60);
 }
 

@@ -15,7 +15,7 @@ use super::super::fixtures::{
     ALL_LETTERS, EXHAUSTED, at, named_event, outcome, some_endpoint, some_event, some_key,
 };
 use super::inboxes::{consume_inboxes, pause_and_resume_inboxes};
-use super::removals::{enforce_retention, erase_accounts, erase_rollups, fold_deltas};
+use super::removals::{enforce_retention, erase_accounts, fold_deltas};
 use super::{Tenant, World};
 use crate::support::store::persist_events;
 
@@ -69,7 +69,6 @@ pub(super) const OPERATIONS: &[Operation] = operations![
     consume_inboxes,
     pause_and_resume_inboxes,
     fold_deltas,
-    erase_rollups,
     erase_accounts,
     enforce_retention,
     maintain,

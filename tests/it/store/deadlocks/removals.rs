@@ -15,13 +15,6 @@ pub(super) async fn fold_deltas(_: &World, store: &Store) -> Result<()> {
     Ok(())
 }
 
-pub(super) async fn erase_rollups(world: &World, store: &Store) -> Result<()> {
-    for tenant in world.two_tenants().await {
-        store.erase_account_rollups(tenant.org, "a").await?;
-    }
-    Ok(())
-}
-
 pub(super) async fn erase_accounts(world: &World, store: &Store) -> Result<()> {
     let now = world.now();
     for tenant in world.tenants().await {
