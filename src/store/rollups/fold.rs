@@ -235,16 +235,7 @@ async fn add_accounts(
              (org_id, account_id, first_seen, last_seen, active_hour, events, bytes)
          SELECT * FROM ",
         padded(values.collect()),
-        " WHERE v.column1 IS NOT NULL
-          ON CONFLICT (org_id, account_id) DO UPDATE
-              SET first_seen = CASE WHEN excluded.first_seen < accounts.first_seen
-                      THEN excluded.first_seen ELSE accounts.first_seen END,
-                  last_seen = CASE WHEN excluded.last_seen > accounts.last_seen
-                      THEN excluded.last_seen ELSE accounts.last_seen END,
-                  active_hour = CASE WHEN excluded.active_hour > accounts.active_hour
-                      THEN excluded.active_hour ELSE accounts.active_hour END,
-                  events = accounts.events + excluded.events,
-                  bytes = accounts.bytes + excluded.bytes",
+        &added_activity("accounts", "account_id", &["last_seen", "active_hour"]),
     )
     .await?;
     Ok(())
@@ -262,17 +253,30 @@ async fn add_event_types(
         "INSERT INTO event_types (org_id, event_type, first_seen, last_seen, events, bytes)
          SELECT * FROM ",
         padded(values.collect()),
-        " WHERE v.column1 IS NOT NULL
-          ON CONFLICT (org_id, event_type) DO UPDATE
-              SET first_seen = CASE WHEN excluded.first_seen < event_types.first_seen
-                      THEN excluded.first_seen ELSE event_types.first_seen END,
-                  last_seen = CASE WHEN excluded.last_seen > event_types.last_seen
-                      THEN excluded.last_seen ELSE event_types.last_seen END,
-                  events = event_types.events + excluded.events,
-                  bytes = event_types.bytes + excluded.bytes",
+        &added_activity("event_types", "event_type", &["last_seen"]),
     )
     .await?;
     Ok(())
+}
+
+/// The end of a statement that adds activity to the rows of a key: the earlier first time, the later ones of `latest`, and
+/// the sums.
+fn added_activity(table: &str, key: &str, latest: &[&str]) -> String {
+    let chosen = |column: &str, by: &str| {
+        format!(
+            "{column} = CASE WHEN excluded.{column} {by} {table}.{column}
+                 THEN excluded.{column} ELSE {table}.{column} END"
+        )
+    };
+    let times = latest.iter().map(|column| chosen(column, ">"));
+    let times: Vec<_> = std::iter::once(chosen("first_seen", "<")).chain(times).collect();
+    format!(
+        " WHERE v.column1 IS NOT NULL
+          ON CONFLICT (org_id, {key}) DO UPDATE
+              SET {}, events = {table}.events + excluded.events,
+                  bytes = {table}.bytes + excluded.bytes",
+        times.join(", ")
+    )
 }
 
 async fn add_deliveries(
