@@ -20,6 +20,9 @@ const INSTALL: &str = "the tests need PostgreSQL 15 or later: scripts/test insta
 const SETTINGS: &str = "-c shared_buffers=32MB -c max_connections=400 -c fsync=on \
                         -c listen_addresses=127.0.0.1 -c log_min_messages=error";
 
+/// Ports on which a new server is tried to start.
+const PORTS_TRIED: u32 = 5;
+
 /// A new empty database in the server that all tests share; its URL.
 pub(crate) async fn fresh_database() -> String {
     static SHARED: OnceLock<PrivatePostgres> = OnceLock::new();
@@ -51,9 +54,9 @@ impl PrivatePostgres {
         let (programs, owner) = (find_programs(), cluster_owner());
         let directory = new_directory(owner);
         let watchdog = watchdog(&programs, &directory, owner);
-        let server = Self::at(programs, directory, owner, watchdog, None);
+        let mut server = Self::at(programs, directory, owner, watchdog, None);
         server.create_cluster(&[]);
-        server.start_again();
+        server.start_first();
         server
     }
 
@@ -63,10 +66,10 @@ impl PrivatePostgres {
         let (programs, owner) = (find_programs(), cluster_owner());
         let directory = new_directory(owner);
         let (watchdog, small_disk) = small_disk(&programs, &directory, owner, mib)?;
-        let server = Self::at(programs, directory, owner, watchdog, Some(small_disk));
+        let mut server = Self::at(programs, directory, owner, watchdog, Some(small_disk));
         let wal = server.directory.join("wal");
         server.create_cluster(&["--waldir", wal.to_str().unwrap()]);
-        server.start_again();
+        server.start_first();
         Some(server)
     }
 
@@ -91,8 +94,8 @@ impl PrivatePostgres {
 
     /// A standby of this server, which follows it as a replica, on a port of its own.
     pub(crate) fn standby(&self) -> Self {
-        let standby = self.base_backup(&["--write-recovery-conf"]);
-        standby.start_again();
+        let mut standby = self.base_backup(&["--write-recovery-conf"]);
+        standby.start_first();
         standby
     }
 
@@ -184,14 +187,29 @@ impl PrivatePostgres {
         ended
     }
 
+    /// Starts the server for the first time. Another process may have taken its port since it was free; then on another.
+    fn start_first(&mut self) {
+        for _ in 0..PORTS_TRIED {
+            let Err(said) = self.try_start() else { return };
+            let log = fs::read_to_string(self.directory.join("log")).unwrap_or_default();
+            assert!(log.contains("could not bind"), "{said}\n{log}");
+            self.port = free_port();
+        }
+        panic!("no port stays free");
+    }
+
     /// Starts the server again after [`Self::stop`], on the same port, and waits until it answers.
     pub(crate) fn start_again(&self) {
+        self.try_start().unwrap_or_else(|said| panic!("{said}"));
+    }
+
+    fn try_start(&self) -> Result<(), String> {
         let (data, log) = (self.data(), self.directory.join("log"));
         let options = format!("-p {} -k {} {SETTINGS}", self.port, self.directory.display());
-        self.run("pg_ctl", |start| {
+        self.try_run("pg_ctl", |start| {
             start.args(["start", "-w", "-t", "60", "-D"]).arg(&data);
             start.arg("-l").arg(&log).arg("-o").arg(&options)
-        });
+        })
     }
 
     /// The URL of a database of it.
@@ -226,6 +244,15 @@ impl PrivatePostgres {
     }
 
     fn run(&self, program: &str, arguments: impl FnOnce(&mut Command) -> &mut Command) {
+        self.try_run(program, arguments).unwrap_or_else(|said| panic!("{said}"));
+    }
+
+    /// Runs a program, or returns what it said when it failed.
+    fn try_run(
+        &self,
+        program: &str,
+        arguments: impl FnOnce(&mut Command) -> &mut Command,
+    ) -> Result<(), String> {
         let mut command = self.command(&self.programs.join(program));
         // Files instead of pipes: the server inherits them and would hold a pipe open for ever.
         let said = self.directory.join(format!("{program}.out"));
@@ -234,7 +261,10 @@ impl PrivatePostgres {
         command.stdout(file.try_clone().unwrap()).stderr(file);
         let status = arguments(&mut command).status();
         let status = status.unwrap_or_else(|error| panic!("{program}: {error}; {INSTALL}"));
-        assert!(status.success(), "{program}: {}", fs::read_to_string(&said).unwrap_or_default());
+        if status.success() {
+            return Ok(());
+        }
+        Err(format!("{program}: {}", fs::read_to_string(&said).unwrap_or_default()))
     }
 }
 
