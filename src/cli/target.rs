@@ -32,7 +32,7 @@ pub(super) struct TargetArgs {
 }
 
 /// What was found.
-struct Target {
+struct ChosenServer {
     url: Url,
     key: Option<String>,
 }
@@ -53,11 +53,11 @@ impl TargetArgs {
 
     /// The server to call; `None` without a key.
     pub(super) fn server_if_any(&self) -> Result<Option<ApiServer>, CliError> {
-        let Target { url, key } = self.find()?;
+        let ChosenServer { url, key } = self.find()?;
         key.map(|key| ApiServer::new(&url, key)).transpose()
     }
 
-    fn find(&self) -> Result<Target, CliError> {
+    fn find(&self) -> Result<ChosenServer, CliError> {
         let is_named = self.profile.is_some();
         let variable = |name| if is_named { None } else { variable_text(name) };
         let variable_url = variable("API_URL").map(|text| base_url(&text)).transpose();
@@ -71,7 +71,7 @@ impl TargetArgs {
         };
         let key = given.or(variable_key);
         let Some(profile) = profile else {
-            return Ok(Target { url: url.map_or_else(|| LOCAL.parse(), Ok)?, key });
+            return Ok(ChosenServer { url: url.map_or_else(|| LOCAL.parse(), Ok)?, key });
         };
         let own = profile.url.clone();
         let url = url.unwrap_or_else(|| own.clone());
@@ -85,7 +85,7 @@ impl TargetArgs {
                 );
             }
         };
-        Ok(Target { url, key })
+        Ok(ChosenServer { url, key })
     }
 }
 
