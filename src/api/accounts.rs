@@ -6,6 +6,7 @@ use std::time::Duration;
 use uuid::Uuid;
 
 use super::analytics::check_window;
+use super::reach::Reach;
 use super::refusal::{Missing, Refusal};
 use super::subsystems::Subsystems;
 use super::views::{AccountSample, AccountSummary, AccountView, EventTypeView, TopUser};
@@ -79,11 +80,16 @@ impl SummaryWindow {
 /// When the account was never seen.
 pub async fn summary(
     subsystems: &Subsystems,
-    org: OrgId,
+    reach: impl Into<Reach>,
     account_id: &str,
     window: SummaryWindow,
     top: u32,
 ) -> Result<AccountSummary, Refusal> {
+    let reach = reach.into();
+    let org = reach.org();
+    if !reach.includes(Some(account_id)) {
+        return Err(Refusal::NotFound(Missing::Account(org)));
+    }
     let (span, to) = window.at(subsystems.clock.now());
     let counted = subsystems.store.account_window(org, account_id, span).await?;
     let Some(CountedWindow { counts, seen, is_behind }) = counted else {
@@ -169,4 +175,29 @@ pub async fn event_types(
     let page = subsystems.store.event_types(org, after, limit).await?;
     let data = page.data.into_iter().map(EventTypeView::from).collect();
     Ok(LabelPage { data, next_cursor: page.next_cursor })
+}
+
+/// The names of event types that were seen in reach, at most so many: of an account, those of its last week.
+///
+/// # Errors
+/// When the store fails.
+pub async fn types_seen(
+    subsystems: &Subsystems,
+    reach: impl Into<Reach>,
+    limit: u32,
+) -> Result<Vec<String>, Refusal> {
+    let reach = reach.into();
+    let Some(account) = reach.account() else {
+        let seen = event_types(subsystems, reach.org(), None, limit).await?;
+        return Ok(seen.data.into_iter().map(|seen| seen.r#type).collect());
+    };
+    let window = SummaryWindow::Last7Days;
+    match summary(subsystems, reach.clone(), account, window, 0).await {
+        Ok(found) => {
+            let named = found.totals.into_keys().filter(|name| name != OTHER_TYPES);
+            Ok(named.take(limit as usize).collect())
+        }
+        Err(Refusal::NotFound(_)) => Ok(Vec::new()),
+        Err(refusal) => Err(refusal),
+    }
 }

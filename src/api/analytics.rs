@@ -2,12 +2,14 @@
 
 use std::time::Duration;
 
+use super::endpoints;
+use super::reach::Reach;
 use super::refusal::{Missing, Refusal};
 use super::subsystems::Subsystems;
 use super::views::{DeliveryStats, EndpointStats, EventMetrics, MetricsRow, UsageView};
 use crate::domain::{
-    EndpointId, EventType, LabelCursor, LabelPage, MetricsGroup, MinuteSpan, Month, OrgId,
-    Timestamp, Violation, minute_of,
+    EndpointId, EventType, HOUR_MINUTES, LabelCursor, LabelPage, MetricsGroup, MinuteSpan, Month,
+    OrgId, Timestamp, Violation, minute_of,
 };
 use crate::store::{BucketUnit, MetricsScope, Store};
 
@@ -103,16 +105,24 @@ pub(super) fn check_window(from: Timestamp, to: Timestamp, days_max: u32) -> Res
     Ok(())
 }
 
-/// A page of an organisation's event metrics.
+/// A page of the metrics of events in reach.
 ///
 /// # Errors
-/// When the request's parts do not go together, or the store fails.
+/// When the request's parts do not go together, its account is not in reach, or the store fails.
 pub async fn events(
     subsystems: &Subsystems,
-    org: OrgId,
-    request: MetricsRequest,
+    reach: impl Into<Reach>,
+    mut request: MetricsRequest,
 ) -> Result<EventMetrics, Refusal> {
-    grouped(subsystems, Some(org), request).await
+    let reach = reach.into();
+    if let Some(account) = reach.account() {
+        let asked = request.account_id.get_or_insert_with(|| account.to_owned());
+        let is_of_all = matches!(request.group_by, MetricsGroup::Account | MetricsGroup::Endpoint);
+        if asked != account || is_of_all {
+            return Err(Refusal::NotFound(Missing::Account(reach.org())));
+        }
+    }
+    grouped(subsystems, Some(reach.org()), request).await
 }
 
 /// A page of event metrics for an operator: of one organisation, or of all together.
@@ -274,12 +284,11 @@ fn most(mut rows: Vec<MetricsRow>, request: &MetricsRequest) -> LabelPage<Metric
 /// When it does not exist.
 pub async fn endpoint_stats(
     subsystems: &Subsystems,
-    org: OrgId,
+    reach: impl Into<Reach>,
     id: EndpointId,
 ) -> Result<EndpointStats, Refusal> {
     let store = &subsystems.store;
-    let endpoint = store.endpoint(org, id).await?;
-    endpoint.ok_or(Refusal::NotFound(Missing::Endpoint(org, id)))?;
+    let org = endpoints::one(subsystems, reach, id).await?.org_id;
     let until = minute_of(subsystems.clock.now()) + 1;
     let [hour, day] = [60, 24 * 60].map(|minutes| MinuteSpan { from: until - 1 - minutes, until });
     let found = store.endpoint_windows(org, id, day, &[hour, day]).await?;
@@ -294,6 +303,32 @@ pub async fn endpoint_stats(
         last_day: stats(day, 1),
         approximate: found.is_behind,
     })
+}
+
+/// How the deliveries to an endpoint have ended in each of the last hours, the latest last; the hours are those of the clock.
+///
+/// # Errors
+/// When it does not exist.
+pub async fn endpoint_hours(
+    subsystems: &Subsystems,
+    reach: impl Into<Reach>,
+    id: EndpointId,
+    hours: u32,
+) -> Result<Vec<DeliveryStats>, Refusal> {
+    let org = endpoints::one(subsystems, reach, id).await?.org_id;
+    let this_hour = minute_of(subsystems.clock.now()).div_euclid(HOUR_MINUTES) * HOUR_MINUTES;
+    let hour = |age: u32| {
+        let from = this_hour - i64::from(age) * HOUR_MINUTES;
+        MinuteSpan { from, until: from + HOUR_MINUTES }
+    };
+    let windows: Vec<MinuteSpan> = (0..hours).rev().map(hour).collect();
+    let (Some(first), Some(last)) = (windows.first(), windows.last()) else {
+        return Ok(Vec::new());
+    };
+    let all = MinuteSpan { from: first.from, until: last.until };
+    let found = subsystems.store.endpoint_windows(org, id, all, &windows).await?;
+    let counts = windows.into_iter().zip(found.windows);
+    Ok(counts.map(|(window, counts)| DeliveryStats::new(window, &counts)).collect())
 }
 
 /// A page of the usage of a month by organisation, the most events first.

@@ -1,26 +1,38 @@
 //! Dead letters: reading, deleting and replaying them.
 
 use super::deliveries;
+use super::reach::{Reach, merged};
 use super::refusal::{Missing, Refusal};
 use super::subsystems::Subsystems;
 use super::views::{DeadLetterReplay, StoredEvent};
 use crate::domain::{
-    Actor, DeadLetter, DeadLetterDeletion, DeadLetterFilter, DeadLetterId, OrgId, Page, PageRequest,
+    Actor, Cursor, DeadLetter, DeadLetterDeletion, DeadLetterFilter, DeadLetterId, Page,
+    PageRequest,
 };
 use crate::ingest::{Requeued, requeue};
 use crate::store::DeliveryRefusal;
 
-/// A page of an organisation's dead letters, newest first.
+/// A page of the dead letters in reach, newest first.
 ///
 /// # Errors
 /// When the store fails.
 pub async fn list(
     subsystems: &Subsystems,
-    org: OrgId,
+    reach: impl Into<Reach>,
     filter: &DeadLetterFilter,
     page: PageRequest,
 ) -> Result<Page<DeadLetter>, Refusal> {
-    Ok(subsystems.store.dead_letters(org, filter, page).await?)
+    let (reach, store) = (reach.into(), &subsystems.store);
+    let Some(endpoints) = reach.endpoints(subsystems, filter.endpoint_id).await? else {
+        return Ok(store.dead_letters(reach.org(), filter, page).await?);
+    };
+    let mut lists = Vec::with_capacity(endpoints.len());
+    for id in endpoints {
+        let filter = DeadLetterFilter { endpoint_id: Some(id), ..filter.clone() };
+        lists.push(store.dead_letters(reach.org(), &filter, page).await?);
+    }
+    let position = |row: &DeadLetter| Cursor { at: row.created_at, id: row.id.uuid() };
+    Ok(merged(lists, filter.order, page.limit, position))
 }
 
 /// One dead letter.
@@ -29,10 +41,15 @@ pub async fn list(
 /// When it does not exist.
 pub async fn one(
     subsystems: &Subsystems,
-    org: OrgId,
+    reach: impl Into<Reach>,
     id: DeadLetterId,
 ) -> Result<DeadLetter, Refusal> {
-    subsystems.store.dead_letter(org, id).await?.ok_or_else(|| missing(org, id))
+    let reach = reach.into();
+    let missing = Missing::DeadLetter(reach.org(), id);
+    let letter = subsystems.store.dead_letter(reach.org(), id).await?;
+    let letter = letter.ok_or(Refusal::NotFound(missing))?;
+    reach.require_endpoint(subsystems, letter.endpoint_id, missing).await?;
+    Ok(letter)
 }
 
 /// Deletes a dead letter. Its delivery stays dead.
@@ -41,13 +58,18 @@ pub async fn one(
 /// When it does not exist.
 pub async fn delete(
     subsystems: &Subsystems,
-    org: OrgId,
+    reach: impl Into<Reach>,
     id: DeadLetterId,
     by: &Actor,
 ) -> Result<(), Refusal> {
+    let reach = reach.into();
+    let org = reach.org();
+    if reach.account().is_some() {
+        one(subsystems, reach, id).await?;
+    }
     let (why, now) = (DeadLetterDeletion::Discarded, subsystems.clock.now());
     let deleted = subsystems.store.delete_dead_letter(org, id, why, by, now).await?;
-    if deleted { Ok(()) } else { Err(missing(org, id)) }
+    if deleted { Ok(()) } else { Err(Missing::DeadLetter(org, id).into()) }
 }
 
 /// Replays a dead letter: repeats its delivery, or stores its quarantined event if the store takes it
@@ -58,13 +80,15 @@ pub async fn delete(
 /// again.
 pub async fn replay(
     subsystems: &Subsystems,
-    org: OrgId,
+    reach: impl Into<Reach>,
     id: DeadLetterId,
     by: &Actor,
 ) -> Result<DeadLetterReplay, Refusal> {
-    let letter = one(subsystems, org, id).await?;
+    let reach = reach.into();
+    let org = reach.org();
+    let letter = one(subsystems, reach.clone(), id).await?;
     if let Some(delivery) = letter.delivery_id {
-        let delivery = deliveries::replay(subsystems, org, delivery, by).await?;
+        let delivery = deliveries::replay(subsystems, reach, delivery, by).await?;
         return Ok(DeadLetterReplay::Delivery(delivery.into()));
     }
     let store = &subsystems.store;
@@ -81,8 +105,4 @@ pub async fn replay(
         }
         Requeued::Refused(why) => Err(Refusal::StillRefused(why)),
     }
-}
-
-fn missing(org: OrgId, id: DeadLetterId) -> Refusal {
-    Refusal::NotFound(Missing::DeadLetter(org, id))
 }

@@ -4,27 +4,61 @@
 //! still send once what was cancelled while it waited in its memory.
 
 use super::endpoints;
+use super::reach::{Reach, merged};
 use super::refusal::{Missing, Refusal};
 use super::subsystems::Subsystems;
 use super::views::{AttemptView, DeliveryDetail, EndpointAttemptView};
 use crate::delivery::sent_request;
 use crate::domain::{
-    Actor, Attempt, Delivery, DeliveryFilter, DeliveryId, DeliveryStatus, EndpointId, OrgId, Page,
-    PageRequest,
+    Actor, Attempt, Cursor, Delivery, DeliveryFilter, DeliveryId, DeliveryStatus, EndpointId,
+    OrgId, Page, PageRequest,
 };
 
-/// A page of an organisation's deliveries, newest first.
+/// A page of the deliveries in reach, newest first.
 ///
 /// # Errors
 /// When the store fails.
 pub async fn list(
     subsystems: &Subsystems,
-    org: OrgId,
+    reach: impl Into<Reach>,
     filter: &DeliveryFilter,
     page: PageRequest,
 ) -> Result<Page<Delivery>, Refusal> {
-    let page = subsystems.store.deliveries(org, filter, page).await?;
+    let (reach, store) = (reach.into(), &subsystems.store);
+    let page = match reach.endpoints(subsystems, filter.endpoint_id).await? {
+        None => store.deliveries(reach.org(), filter, page).await?,
+        Some(endpoints) => {
+            let mut lists = Vec::with_capacity(endpoints.len());
+            for id in endpoints {
+                let filter = DeliveryFilter { endpoint_id: Some(id), ..filter.clone() };
+                lists.push(store.deliveries(reach.org(), &filter, page).await?);
+            }
+            let position = |row: &Delivery| Cursor { at: row.created_at, id: row.id.uuid() };
+            merged(lists, filter.order, page.limit, position)
+        }
+    };
     Ok(page.map(|delivery| subsystems.with_pause(delivery)))
+}
+
+/// One delivery, if it is in reach.
+async fn found(
+    subsystems: &Subsystems,
+    reach: &Reach,
+    id: DeliveryId,
+) -> Result<Delivery, Refusal> {
+    let missing = Missing::Delivery(reach.org(), id);
+    let delivery = subsystems.store.delivery(reach.org(), id).await?;
+    let delivery = delivery.ok_or(Refusal::NotFound(missing))?;
+    reach.require_endpoint(subsystems, Some(delivery.endpoint_id), missing).await?;
+    Ok(delivery)
+}
+
+/// Checks that a delivery is in reach, if not the whole organisation is.
+async fn require(subsystems: &Subsystems, reach: &Reach, id: DeliveryId) -> Result<(), Refusal> {
+    if reach.account().is_some() {
+        found(subsystems, reach, id).await?;
+    }
+    Ok(())
 }
 
 /// A delivery and its attempts, first to last, each with its request as far as that is known.
@@ -33,12 +67,12 @@ pub async fn list(
 /// When it does not exist.
 pub async fn one(
     subsystems: &Subsystems,
-    org: OrgId,
+    reach: impl Into<Reach>,
     id: DeliveryId,
 ) -> Result<DeliveryDetail, Refusal> {
-    let store = &subsystems.store;
-    let delivery = store.delivery(org, id).await?;
-    let delivery = delivery.ok_or(Refusal::NotFound(Missing::Delivery(org, id)))?;
+    let (reach, store) = (reach.into(), &subsystems.store);
+    let org = reach.org();
+    let delivery = found(subsystems, &reach, id).await?;
     let attempts = store.attempts(org, id).await?;
     let (event, endpoint) = if attempts.is_empty() {
         (None, None)
@@ -94,11 +128,13 @@ pub async fn outcome(
 /// When it does not exist, an attempt is in flight, or its endpoint is disabled or deleted.
 pub async fn retry(
     subsystems: &Subsystems,
-    org: OrgId,
+    reach: impl Into<Reach>,
     id: DeliveryId,
     by: &Actor,
 ) -> Result<Delivery, Refusal> {
-    let now = subsystems.clock.now();
+    let (reach, now) = (reach.into(), subsystems.clock.now());
+    let org = reach.org();
+    require(subsystems, &reach, id).await?;
     let retried = subsystems.store.retry_delivery(org, id, by, now).await?;
     let delivery = retried.map_err(|refusal| Refusal::delivery(org, id, refusal))?;
     // It may have been cancelled with all that was pending, which does not hold for it any more.
@@ -113,11 +149,13 @@ pub async fn retry(
 /// When it does not exist, or its endpoint is disabled or deleted.
 pub async fn replay(
     subsystems: &Subsystems,
-    org: OrgId,
+    reach: impl Into<Reach>,
     id: DeliveryId,
     by: &Actor,
 ) -> Result<Delivery, Refusal> {
-    let now = subsystems.clock.now();
+    let (reach, now) = (reach.into(), subsystems.clock.now());
+    let org = reach.org();
+    require(subsystems, &reach, id).await?;
     let replayed = subsystems.store.replay_delivery(org, id, by, now).await?;
     let delivery = replayed.map_err(|refusal| Refusal::delivery(org, id, refusal))?;
     subsystems.wake_dispatcher();
@@ -130,11 +168,13 @@ pub async fn replay(
 /// When it does not exist or is finished.
 pub async fn cancel(
     subsystems: &Subsystems,
-    org: OrgId,
+    reach: impl Into<Reach>,
     id: DeliveryId,
     by: &Actor,
 ) -> Result<Delivery, Refusal> {
-    let now = subsystems.clock.now();
+    let (reach, now) = (reach.into(), subsystems.clock.now());
+    let org = reach.org();
+    require(subsystems, &reach, id).await?;
     let cancelled = subsystems.store.cancel_delivery(org, id, by, now).await?;
     let delivery = cancelled.map_err(|refusal| Refusal::delivery(org, id, refusal))?;
     subsystems.delivery_cancelled(delivery.endpoint_id, id);

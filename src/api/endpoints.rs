@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use super::reach::Reach;
 use super::refusal::{Missing, Refusal};
 use super::subsystems::Subsystems;
 use super::views::{CancelledDeliveries, EndpointDetail, SecretsView, TestEvent};
@@ -13,7 +14,7 @@ use crate::domain::{
     NewEndpoint, OrgId, Page, PageRequest, SecretChoice, SecretRotationRefusal, Secrets, TraceId,
     Violation,
 };
-use crate::store::PendingCancellation;
+use crate::store::{AddRefusal, PendingCancellation};
 
 /// The payload of a test event.
 const TEST_PAYLOAD: &[u8] = br#"{"test":true}"#;
@@ -25,28 +26,50 @@ const TEST_PAYLOAD: &[u8] = br#"{"test":true}"#;
 /// not exist.
 pub async fn create(
     subsystems: &Subsystems,
-    org: OrgId,
-    new: NewEndpoint,
+    reach: impl Into<Reach>,
+    mut new: NewEndpoint,
     by: &Actor,
 ) -> Result<Endpoint, Refusal> {
+    let reach = reach.into();
+    let org = reach.org();
+    if let Some(account) = reach.account() {
+        if new.kind == EndpointKind::Pull {
+            let rule = "must be webhook: the inboxes of an account are opened by its sender";
+            return Err(located(Violation::new("kind", "kind", rule)).into());
+        }
+        new.account_id = Some(account.to_owned());
+    }
     new.check().map_err(located)?;
     let endpoint = new.into_endpoint(org, subsystems.clock.now()).map_err(Refusal::Random)?;
     let added = subsystems.store.insert_endpoint(org, &endpoint, by).await?;
-    let version = added.map_err(|refusal| Refusal::add(org, "endpoints", refusal))?;
+    let version = added.map_err(|refusal| match (refusal, reach.account()) {
+        // How many the organisation has is not the account's to know.
+        (AddRefusal::OverQuota(_), Some(_)) => {
+            let rule = "no more endpoints can be added; ask whoever sends the webhooks";
+            Refusal::Invalid(located(Violation::new("url", "quota", rule)))
+        }
+        (refusal, _) => Refusal::add(org, "endpoints", refusal),
+    })?;
     subsystems.endpoints_changed(org).await;
     Ok(Endpoint { version, ..endpoint })
 }
 
-/// A page of an organisation's endpoints, newest first.
+/// A page of the endpoints in reach, newest first; with `account` those that receive its events alone.
 ///
 /// # Errors
 /// When the store fails.
 pub async fn list(
     subsystems: &Subsystems,
-    org: OrgId,
+    reach: impl Into<Reach>,
+    account: Option<&str>,
     page: PageRequest,
 ) -> Result<Page<Endpoint>, Refusal> {
-    Ok(subsystems.store.endpoints(org, page).await?)
+    let reach = reach.into();
+    if account.is_some() && !reach.includes(account) {
+        return Ok(Page { data: Vec::new(), next_cursor: None });
+    }
+    let account = account.or(reach.account());
+    Ok(subsystems.store.endpoints(reach.org(), account, page).await?)
 }
 
 /// An organisation's endpoints that fail or are disabled, at most so many; those that fail first, and the longest ago.
@@ -65,9 +88,15 @@ pub async fn failing_or_disabled(
 ///
 /// # Errors
 /// When it does not exist.
-pub async fn one(subsystems: &Subsystems, org: OrgId, id: EndpointId) -> Result<Endpoint, Refusal> {
-    let endpoint = subsystems.store.endpoint(org, id).await?;
-    endpoint.ok_or(Refusal::NotFound(Missing::Endpoint(org, id)))
+pub async fn one(
+    subsystems: &Subsystems,
+    reach: impl Into<Reach>,
+    id: EndpointId,
+) -> Result<Endpoint, Refusal> {
+    let reach = reach.into();
+    let endpoint = subsystems.store.endpoint(reach.org(), id).await?;
+    let endpoint = endpoint.filter(|endpoint| reach.has(endpoint));
+    endpoint.ok_or(Refusal::NotFound(Missing::Endpoint(reach.org(), id)))
 }
 
 /// An endpoint as its owner reads it, with what waits for it.
@@ -88,12 +117,14 @@ pub async fn detail(
 /// When it does not exist, or its kind does not have what is changed.
 pub async fn change(
     subsystems: &Subsystems,
-    org: OrgId,
+    reach: impl Into<Reach>,
     id: EndpointId,
     change: &EndpointChange,
     by: &Actor,
 ) -> Result<Endpoint, Refusal> {
-    let kind = one(subsystems, org, id).await?.kind;
+    let reach = reach.into();
+    let org = reach.org();
+    let kind = one(subsystems, reach, id).await?.kind;
     change.check(kind).map_err(located)?;
     let now = subsystems.clock.now();
     let changed = subsystems.store.update_endpoint(org, id, change, by, now).await?;
@@ -108,10 +139,13 @@ pub async fn change(
 /// When it does not exist.
 pub async fn delete(
     subsystems: &Subsystems,
-    org: OrgId,
+    reach: impl Into<Reach>,
     id: EndpointId,
     by: &Actor,
 ) -> Result<(), Refusal> {
+    let reach = reach.into();
+    let org = reach.org();
+    reach.require_endpoint(subsystems, Some(id), Missing::Endpoint(org, id)).await?;
     let now = subsystems.clock.now();
     if !subsystems.store.delete_endpoint(org, id, by, now).await? {
         return Err(Missing::Endpoint(org, id).into());
@@ -127,10 +161,13 @@ pub async fn delete(
 /// When the endpoint does not exist.
 pub async fn cancel_pending(
     subsystems: &Subsystems,
-    org: OrgId,
+    reach: impl Into<Reach>,
     id: EndpointId,
     by: &Actor,
 ) -> Result<CancelledDeliveries, Refusal> {
+    let reach = reach.into();
+    let org = reach.org();
+    reach.require_endpoint(subsystems, Some(id), Missing::Endpoint(org, id)).await?;
     let now = subsystems.clock.now();
     let cancelled = subsystems.store.cancel_pending(org, id, by, now).await?;
     let PendingCancellation { cancelled, in_progress } =
@@ -145,11 +182,12 @@ pub async fn cancel_pending(
 /// When it does not exist, is an inbox, or this server cannot read them.
 pub async fn show_secrets(
     subsystems: &Subsystems,
-    org: OrgId,
+    reach: impl Into<Reach>,
     id: EndpointId,
     by: &Actor,
 ) -> Result<SecretsView, Refusal> {
-    let endpoint = one(subsystems, org, id).await?;
+    let endpoint = one(subsystems, reach, id).await?;
+    let org = endpoint.org_id;
     require_webhook(&endpoint)?;
     let view = secrets_of(subsystems, &endpoint)?;
     subsystems.store.note_secret_shown(org, id, by, subsystems.clock.now()).await?;
@@ -163,7 +201,7 @@ pub async fn show_secrets(
 /// is too long.
 pub async fn rotate_secret(
     subsystems: &Subsystems,
-    org: OrgId,
+    reach: impl Into<Reach>,
     id: EndpointId,
     choice: SecretChoice,
     overlap: Duration,
@@ -171,7 +209,8 @@ pub async fn rotate_secret(
 ) -> Result<SecretsView, Refusal> {
     choice.check()?;
     Secrets::check_overlap(overlap)?;
-    let old = one(subsystems, org, id).await?;
+    let old = one(subsystems, reach, id).await?;
+    let org = old.org_id;
     require_webhook(&old)?;
     // A secret signs like the one before, unless its owner says otherwise.
     let scheme = old.secrets.as_ref().map(|secrets| secrets.current().scheme());
@@ -192,12 +231,15 @@ pub async fn rotate_secret(
 /// When the endpoint does not exist, is an inbox or is disabled.
 pub async fn send_test(
     subsystems: &Subsystems,
-    org_id: OrgId,
+    reach: impl Into<Reach>,
     id: EndpointId,
     event_type: EventType,
     trace_id: TraceId,
     by: &Actor,
 ) -> Result<TestEvent, Refusal> {
+    // It is an event of the endpoint's account, if it has one: whoever reads that sees it.
+    let endpoint = one(subsystems, reach, id).await?;
+    let (org_id, account_id) = (endpoint.org_id, endpoint.account_id);
     let now = subsystems.clock.now();
     let event = Arc::new(Event {
         id: EventId::mint(now),
@@ -205,7 +247,7 @@ pub async fn send_test(
         event_type,
         payload: Bytes::from_static(TEST_PAYLOAD),
         dedup_id: None,
-        account_id: None,
+        account_id,
         user_id: None,
         occurred_at: None,
         received_at: now,

@@ -5,7 +5,7 @@
 //! requests to status codes, commands from arguments to text. Rules that hold for both live here.
 //!
 //! # Operation
-//! A use case takes the [`Subsystems`], the organisation, what is asked, and the [`Actor`] for the
+//! A use case takes the [`Subsystems`], the organisation or a [`Reach`] within it, what is asked, and the [`Actor`] for the
 //! audit log. It calls the store, tells the running server what changed, and returns domain types;
 //! [`views`] are what callers show of them.
 //!
@@ -28,6 +28,8 @@ pub mod events;
 pub mod inbox;
 pub mod keys;
 pub mod orgs;
+pub mod portal;
+mod reach;
 mod refusal;
 pub mod replays;
 pub mod seeding;
@@ -35,5 +37,6 @@ pub mod servers;
 mod subsystems;
 pub mod views;
 
+pub use reach::Reach;
 pub use refusal::{Missing, Refusal};
 pub use subsystems::{RunningServer, Subsystems};

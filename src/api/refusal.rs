@@ -4,8 +4,8 @@ use std::fmt;
 
 use crate::auth::IssueError;
 use crate::domain::{
-    ApiKeyId, DeadLetterId, DeliveryId, EndpointId, ErasureId, EventId, KeyRotationRefusal, OrgId,
-    ReplayId, SecretRotationRefusal, Violation,
+    ApiKeyId, DeadLetterId, DeliveryId, Endpoint, EndpointId, ErasureId, EventId,
+    KeyRotationRefusal, OrgId, ReplayId, SecretRotationRefusal, Violation,
 };
 use crate::store::{AddRefusal, DeliveryRefusal, PlanRefusal, StoreError};
 
@@ -96,6 +96,15 @@ impl Refusal {
     pub(super) fn add(org: OrgId, what: &'static str, refusal: AddRefusal) -> Self {
         match refusal {
             AddRefusal::OverQuota(most) => Self::QuotaReached { what, most },
+            AddRefusal::AccountFull => {
+                let rule = format!(
+                    "has {} endpoints already, as many as one may have",
+                    Endpoint::PER_ACCOUNT_MAX
+                );
+                let mut violation = Violation::new("account_id", "quota", rule);
+                violation.locate("");
+                Self::Invalid(violation)
+            }
             AddRefusal::OrgDeleted => Self::NotFound(Missing::Org(org)),
         }
     }

@@ -1,10 +1,12 @@
 //! Bulk replays of dead letters: starting, watching and cancelling one. The replayer does the work.
 
 use super::endpoints;
+use super::reach::Reach;
 use super::refusal::{Missing, Refusal};
 use super::subsystems::Subsystems;
 use crate::domain::{
     Actor, DeadLetterFilter, EndpointId, OrgId, Page, PageRequest, Replay, ReplayId, Timestamp,
+    Violation,
 };
 use crate::store::DeliveryRefusal;
 
@@ -14,11 +16,13 @@ use crate::store::DeliveryRefusal;
 /// When the organisation does not exist.
 pub async fn start(
     subsystems: &Subsystems,
-    org: OrgId,
+    reach: impl Into<Reach>,
     filter: &DeadLetterFilter,
     by: &Actor,
 ) -> Result<Replay, Refusal> {
-    let now = subsystems.clock.now();
+    let (reach, now) = (reach.into(), subsystems.clock.now());
+    let org = reach.org();
+    check(subsystems, reach, filter).await?;
     started(subsystems, org, subsystems.store.insert_replay(org, filter, by, now).await?)
 }
 
@@ -28,12 +32,27 @@ pub async fn start(
 /// When the organisation does not exist.
 pub async fn start_discard(
     subsystems: &Subsystems,
-    org: OrgId,
+    reach: impl Into<Reach>,
     filter: &DeadLetterFilter,
     by: &Actor,
 ) -> Result<Replay, Refusal> {
-    let now = subsystems.clock.now();
+    let (reach, now) = (reach.into(), subsystems.clock.now());
+    let org = reach.org();
+    check(subsystems, reach, filter).await?;
     started(subsystems, org, subsystems.store.insert_discard(org, filter, by, now).await?)
+}
+
+/// Checks that all that a filter names is in reach. An account's dead letters are found endpoint by endpoint.
+async fn check(
+    subsystems: &Subsystems,
+    reach: Reach,
+    filter: &DeadLetterFilter,
+) -> Result<(), Refusal> {
+    match (reach.account(), filter.endpoint_id) {
+        (None, _) => Ok(()),
+        (Some(_), None) => Err(Violation::new("endpoint_id", "required", "is required").into()),
+        (Some(_), Some(id)) => endpoints::one(subsystems, reach, id).await.map(|_| ()),
+    }
 }
 
 fn started(subsystems: &Subsystems, org: OrgId, job: Option<Replay>) -> Result<Replay, Refusal> {
@@ -48,19 +67,20 @@ fn started(subsystems: &Subsystems, org: OrgId, job: Option<Replay>) -> Result<R
 /// When the endpoint does not exist or is disabled.
 pub async fn start_of_endpoint(
     subsystems: &Subsystems,
-    org: OrgId,
+    reach: impl Into<Reach>,
     id: EndpointId,
     since: Timestamp,
     until: Option<Timestamp>,
     by: &Actor,
 ) -> Result<Replay, Refusal> {
-    let endpoint = endpoints::one(subsystems, org, id).await?;
+    let reach = reach.into();
+    let endpoint = endpoints::one(subsystems, reach.clone(), id).await?;
     if endpoint.disabled_reason.is_some() {
         return Err(Refusal::Delivery(DeliveryRefusal::EndpointDisabled));
     }
     let (endpoint_id, since) = (Some(id), Some(since));
     let filter = DeadLetterFilter { endpoint_id, since, until, ..DeadLetterFilter::default() };
-    start(subsystems, org, &filter, by).await
+    start(subsystems, reach, &filter, by).await
 }
 
 /// A page of an organisation's replays, newest first.
@@ -79,8 +99,16 @@ pub async fn list(
 ///
 /// # Errors
 /// When it does not exist.
-pub async fn one(subsystems: &Subsystems, org: OrgId, id: ReplayId) -> Result<Replay, Refusal> {
-    found(org, id, subsystems.store.replay(org, id).await?)
+pub async fn one(
+    subsystems: &Subsystems,
+    reach: impl Into<Reach>,
+    id: ReplayId,
+) -> Result<Replay, Refusal> {
+    let reach = reach.into();
+    let replay = found(reach.org(), id, subsystems.store.replay(reach.org(), id).await?)?;
+    let missing = Missing::Replay(reach.org(), id);
+    reach.require_endpoint(subsystems, replay.filter.endpoint_id, missing).await?;
+    Ok(replay)
 }
 
 /// Cancels a replay. Deliveries that it has created stay.
@@ -89,11 +117,15 @@ pub async fn one(subsystems: &Subsystems, org: OrgId, id: ReplayId) -> Result<Re
 /// When it does not exist.
 pub async fn cancel(
     subsystems: &Subsystems,
-    org: OrgId,
+    reach: impl Into<Reach>,
     id: ReplayId,
     by: &Actor,
 ) -> Result<Replay, Refusal> {
-    let now = subsystems.clock.now();
+    let (reach, now) = (reach.into(), subsystems.clock.now());
+    let org = reach.org();
+    if reach.account().is_some() {
+        one(subsystems, reach, id).await?;
+    }
     found(org, id, subsystems.store.end_replay(org, id, None, by, now).await?)
 }
 

@@ -29,7 +29,7 @@ pub async fn prepare(
 ) -> Result<(), Refusal> {
     orgs::existing(subsystems, org).await?;
     let first = PageRequest::first(1);
-    if !subsystems.store.endpoints(org, first).await?.data.is_empty() {
+    if !subsystems.store.endpoints(org, None, first).await?.data.is_empty() {
         let rule = "must be an organisation without endpoints: each would be sent every event";
         return Err(Violation::new("org", "endpoints", rule).into());
     }

@@ -83,6 +83,7 @@ pub use key_cache::ConnectionKeyCache;
 pub use metrics::{AuthMetrics, CacheLookup};
 pub use principal::Principal;
 pub use refresh::refresh_stale_keys;
-pub use session::{OpenSession, SessionToken, new_link};
+pub use session::{OpenSession, OpenedLink, SessionToken, new_link, new_portal_link};
+pub use session_use::LinkLooks;
 pub use tasks::{flush_usage_periodically, watch_changed_keys};
 pub use usage::OrgUsage;

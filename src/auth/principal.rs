@@ -19,6 +19,9 @@ pub struct Principal {
     pub suspended: bool,
     /// The limits of its organisation; none are set for an operator.
     pub limits: OrgLimits,
+    /// The only account of its organisation that it sees and manages; `None` for all of it. Keys have none: sessions of
+    /// the portal do.
+    pub account: Option<Arc<str>>,
     /// Its organisation's limits by event type.
     pub event_type_rates: EventTypeRates,
     /// The key's own limit of events per minute.

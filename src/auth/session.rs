@@ -18,7 +18,9 @@ use sha2::{Digest, Sha256};
 
 use super::key_cache::Epoch;
 use super::principal::Principal;
-use crate::domain::{ApiKeyId, ConsoleSession, SessionKind, Timestamp};
+use crate::domain::{
+    ApiKeyId, ConsoleSession, PortalGrant, PortalSettings, SessionKind, Timestamp,
+};
 use crate::runtime::Stopwatch;
 use crate::store::SessionHash;
 
@@ -37,6 +39,17 @@ const REJECTIONS_MAX: u64 = 10_000;
 #[derive(Clone)]
 pub struct SessionToken(String);
 
+/// A session that a link has opened.
+#[derive(Debug)]
+pub struct OpenedLink {
+    /// Its token.
+    pub token: SessionToken,
+    /// The session.
+    pub session: ConsoleSession,
+    /// How its portal looks, if it is one of the portal.
+    pub portal: Option<PortalSettings>,
+}
+
 /// A session in use.
 #[derive(Debug)]
 pub struct OpenSession {
@@ -49,6 +62,8 @@ pub struct OpenSession {
     pub key_name: String,
     /// The name of its organisation; `None` for an operator.
     pub org_name: Option<String>,
+    /// How its portal looks, if it is one of the portal.
+    pub portal: Option<PortalSettings>,
     pub(super) key_expires_at: Option<Timestamp>,
     pub(super) key_used: Arc<AtomicBool>,
     /// When its use was last stored, in microseconds.
@@ -127,6 +142,21 @@ pub fn new_link(
     let token = SessionToken::generate()?;
     let hash = token.hash();
     Ok((token, hash, ConsoleSession::new(key, SessionKind::Link, now, lasts)))
+}
+
+/// A link that opens the portal for an account once, and the row that is to be stored of it.
+///
+/// # Errors
+/// When the system has no random source.
+pub fn new_portal_link(
+    key: ApiKeyId,
+    account_id: String,
+    grant: PortalGrant,
+    now: Timestamp,
+) -> Result<(SessionToken, SessionHash, ConsoleSession), getrandom::Error> {
+    let token = SessionToken::generate()?;
+    let hash = token.hash();
+    Ok((token, hash, ConsoleSession::portal_link(key, account_id, grant, now)))
 }
 
 impl OpenSession {

@@ -6,12 +6,25 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use super::authenticator::{AuthError, Authenticator, Inner};
-use super::session::{OpenSession, SessionToken};
+use super::principal::Principal;
+use super::session::{OpenSession, OpenedLink, SessionToken};
 use crate::domain::{
-    Actor, ApiKey, ApiKeyId, ConsoleSession, OrgId, SessionGrants, SessionKind, Timestamp,
+    Actor, ApiKey, ApiKeyId, ConsoleSession, OrgId, PortalGrant, PortalSettings, SessionGrants,
+    SessionKind, Timestamp,
 };
 use crate::runtime::Stopwatch;
 use crate::store::{SessionHash, StoreError};
+
+/// What a link opens.
+#[derive(Debug)]
+pub struct LinkLooks {
+    /// Whether the console or the portal.
+    pub kind: SessionKind,
+    /// The name of the organisation; `None` for an operator.
+    pub org_name: Option<String>,
+    /// How the portal looks.
+    pub portal: Option<PortalSettings>,
+}
 
 /// The longest wait to store when a session was used.
 const NOTE_MAX: Duration = Duration::from_secs(1);
@@ -50,20 +63,44 @@ impl Authenticator {
         &self,
         link: &SessionToken,
         client: IpAddr,
-    ) -> Result<Option<SessionToken>, AuthError> {
+    ) -> Result<Option<OpenedLink>, AuthError> {
         let inner = self.inner();
         let checked = inner.throttle.check(client);
         checked.map_err(|retry_after| AuthError::Throttled { retry_after })?;
         let (token, now) = (generate()?, inner.clock.now());
-        let open = |found: &ConsoleSession| {
-            let opens = found.kind.opens().filter(|_| found.is_open(now))?;
-            Some(ConsoleSession::new(found.key_id, opens, now, ConsoleSession::LASTS))
-        };
-        let opened = inner.store.system().exchange_link(&link.hash(), &token.hash(), open).await?;
-        if opened.is_none() {
+        // The link of a key that has ended opens nothing, and is not used up.
+        if inner.link(link, now).await?.is_none() {
+            inner.throttle.record_failure(client);
+            return Ok(None);
+        }
+        let hash = token.hash();
+        let opened = inner.store.system().exchange_link(&link.hash(), &hash, client, now).await?;
+        let Some(session) = opened else { return Ok(None) };
+        if session.kind == SessionKind::Portal {
+            // Others may have ended.
+            inner.keys.invalidate(session.key_id);
+        }
+        let portal = inner.portal_of(&session).await?;
+        Ok(Some(OpenedLink { token, session, portal }))
+    }
+
+    /// How the portal looks that a link opens; `None` when the token is no link that may be used.
+    ///
+    /// # Errors
+    /// When the caller has presented too many wrong tokens, or the store does not answer.
+    pub async fn look_at_link(
+        &self,
+        link: &SessionToken,
+        client: IpAddr,
+    ) -> Result<Option<LinkLooks>, AuthError> {
+        let inner = self.inner();
+        let checked = inner.throttle.check(client);
+        checked.map_err(|retry_after| AuthError::Throttled { retry_after })?;
+        let looks = inner.link(link, inner.clock.now()).await?;
+        if looks.is_none() {
             inner.throttle.record_failure(client);
         }
-        Ok(opened.map(|_| token))
+        Ok(looks)
     }
 
     /// The session of a token; `None` if it has ended, or there never was one. It ends when it is not used for a while,
@@ -138,7 +175,7 @@ impl Authenticator {
     ) -> Result<(), AuthError> {
         let (inner, key) = (self.inner(), session.session.key_id);
         let viewed_org = enters.then_some(org);
-        let grants = SessionGrants { viewed_org };
+        let grants = SessionGrants { viewed_org, portal: None };
         let viewed = (&grants, org);
         inner.store.system().view_org((&session.hash, key), viewed, by, inner.clock.now()).await?;
         inner.keys.invalidate(key);
@@ -149,6 +186,42 @@ impl Authenticator {
 impl Inner {
     fn is_current(&self, known: &OpenSession) -> bool {
         known.epoch == self.keys.epoch(known.session.key_id)
+    }
+
+    /// What a link opens, if it may be used.
+    async fn link(
+        &self,
+        link: &SessionToken,
+        now: Timestamp,
+    ) -> Result<Option<LinkLooks>, StoreError> {
+        let Some(link) = self.store.system().session(&link.hash()).await? else { return Ok(None) };
+        if link.opened(now).is_none() {
+            return Ok(None);
+        }
+        let record = self.store.system().key(link.key_id).await?;
+        let is_usable = |key: &ApiKey| key.is_active(now) && key.replaced_by.is_none();
+        let Some(record) = record.filter(is_usable) else { return Ok(None) };
+        let portal = self.portal_of(&link).await?;
+        let org_name = match record.role.org_id() {
+            Some(org) => self.store.org(org).await?.map(|org| org.name),
+            None => None,
+        };
+        Ok(Some(LinkLooks { kind: link.kind, org_name, portal }))
+    }
+
+    /// How the portal of a session or a link looks, if it is one of the portal.
+    async fn portal_of(
+        &self,
+        session: &ConsoleSession,
+    ) -> Result<Option<PortalSettings>, StoreError> {
+        if session.account_id.is_none() {
+            return Ok(None);
+        }
+        let key = self.store.system().key(session.key_id).await?;
+        match key.and_then(|key| key.role.org_id()) {
+            Some(org) => self.store.portal_settings(org).await.map(Some),
+            None => Ok(None),
+        }
     }
 
     async fn unknown_session(
@@ -188,6 +261,11 @@ impl Inner {
         let is_usable = |key: &ApiKey| key.is_active(now) && key.replaced_by.is_none();
         let Some(record) = record.filter(is_usable) else { return Ok(None) };
         let Some(principal) = self.principal(&record).await? else { return Ok(None) };
+        let Some(principal) = limited(principal, &session) else { return Ok(None) };
+        let portal = match (session.kind, record.role.org_id()) {
+            (SessionKind::Portal, Some(org)) => Some(store.portal_settings(org).await?),
+            _ => None,
+        };
         let org_name = match record.role.org_id() {
             Some(org) => store.org(org).await?.map(|org| org.name),
             None => None,
@@ -199,6 +277,7 @@ impl Inner {
             principal: Arc::new(principal),
             key_name: record.name,
             org_name,
+            portal,
             key_expires_at: record.expires_at,
             key_used: self.usage.key(record.id),
             epoch,
@@ -222,5 +301,19 @@ impl Inner {
         if !matches!(tokio::time::timeout(NOTE_MAX, noting).await, Ok(Ok(()))) {
             tracing::debug!("the use of a session is not stored");
         }
+    }
+}
+
+/// The principal of a session: that of its key, in the portal limited to one account. `None` for a session of the portal
+/// that does not say to which.
+fn limited(principal: Principal, session: &ConsoleSession) -> Option<Principal> {
+    match (session.kind, &session.grants.portal, &session.account_id) {
+        (SessionKind::Console, None, None) => Some(principal),
+        (SessionKind::Portal, Some(grant), Some(account)) => Some(Principal {
+            scopes: principal.scopes.of_those(grant.scopes).of_those(PortalGrant::SCOPES),
+            account: Some(account.as_str().into()),
+            ..principal
+        }),
+        _ => None,
     }
 }

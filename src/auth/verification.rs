@@ -185,6 +185,7 @@ impl Inner {
             scopes: record.scopes,
             suspended: false,
             limits: OrgLimits::default(),
+            account: None,
             event_type_rates: EventTypeRates::default(),
             rate_limit_per_minute: record.rate_limit_per_minute,
             usage: Arc::default(),

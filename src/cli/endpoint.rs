@@ -51,6 +51,9 @@ pub(super) enum EndpointCommand {
         /// The body of its webhooks, standard or cloudevents; standard if unset
         #[arg(long, value_name = "FORMAT")]
         format: Option<WebhookFormat>,
+        /// The only account whose events it receives; all if unset
+        #[arg(long, value_name = "ID")]
+        account_id: Option<String>,
         #[command(flatten)]
         policy: DeliveryPolicyArgs,
         #[command(flatten)]
@@ -206,6 +209,7 @@ pub(super) async fn run(command: EndpointCommand) -> Result<(), CliError> {
             event_types,
             description,
             format,
+            account_id,
             policy,
             inbox,
             secret,
@@ -232,6 +236,7 @@ pub(super) async fn run(command: EndpointCommand) -> Result<(), CliError> {
                 config,
                 secret,
                 headers,
+                account_id,
             };
             let add = async |s: &Subsystems| endpoints::create(s, org, new, &Actor::CLI).await;
             let endpoint = common.with_keys(add).await?;
@@ -248,7 +253,7 @@ pub(super) async fn run(command: EndpointCommand) -> Result<(), CliError> {
         EndpointCommand::List { org, common } => {
             let list = async |s: &Subsystems| {
                 orgs::existing(s, org).await?;
-                all(async |page| endpoints::list(s, org, page).await).await
+                all(async |page| endpoints::list(s, org, None, page).await).await
             };
             let views: Vec<EndpointView> =
                 common.existing(list).await?.iter().map(EndpointView::from).collect();

@@ -136,15 +136,15 @@ impl EndpointCache {
         self.by_org.invalidate(&org);
     }
 
-    /// How many deliveries events of these types make; `None` when the organisation's endpoints are not cached,
+    /// How many deliveries events of these types and accounts make; `None` when the organisation's endpoints are not cached,
     /// as before its first event.
     pub(super) fn planned<'a>(
         &self,
         org: OrgId,
-        event_types: impl Iterator<Item = &'a str>,
+        events: impl Iterator<Item = (&'a str, Option<&'a str>)>,
     ) -> Option<usize> {
         let endpoints = self.by_org.get(&org)?;
-        Some(event_types.map(|event_type| endpoints.matching(event_type)).sum())
+        Some(events.map(|(event_type, account)| endpoints.matching(event_type, account)).sum())
     }
 }
 

@@ -68,13 +68,13 @@ impl DeliveryHandle {
         self.dispatch.inboxes()
     }
 
-    /// How many deliveries events of these types make; `None` while the organisation's endpoints are not known
+    /// How many deliveries events of these types and accounts make; `None` while the organisation's endpoints are not known
     /// here, as before its first event.
     pub fn planned<'a>(
         &self,
         org: OrgId,
-        event_types: impl Iterator<Item = &'a str>,
+        events: impl Iterator<Item = (&'a str, Option<&'a str>)>,
     ) -> Option<usize> {
-        self.dispatch.cache().planned(org, event_types)
+        self.dispatch.cache().planned(org, events)
     }
 }

@@ -5,6 +5,7 @@
 
 use std::fmt;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -14,12 +15,14 @@ use uuid::Uuid;
 use super::{ApiKeyId, OrgId, Timestamp};
 
 /// Who makes a change, and from where.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Actor {
     /// Who makes it.
     pub kind: ActorKind,
     /// The client address of the request; `None` for changes without a request.
     pub address: Option<IpAddr>,
+    /// The account of the portal in which it is made.
+    pub account: Option<Arc<str>>,
 }
 
 /// Who makes a change.
@@ -35,13 +38,27 @@ pub enum ActorKind {
 
 impl Actor {
     /// The command line.
-    pub const CLI: Self = Self { kind: ActorKind::Cli, address: None };
+    pub const CLI: Self = Self { kind: ActorKind::Cli, address: None, account: None };
     /// The server itself.
-    pub const SERVER: Self = Self { kind: ActorKind::Server, address: None };
+    pub const SERVER: Self = Self { kind: ActorKind::Server, address: None, account: None };
 
     /// A request with a key, from an address.
     pub const fn key(key: ApiKeyId, address: Option<IpAddr>) -> Self {
-        Self { kind: ActorKind::Key(key), address }
+        Self { kind: ActorKind::Key(key), address, account: None }
+    }
+
+    /// The changed fields, and the account of the portal in which they were changed.
+    pub fn named_in(&self, mut changes: Value) -> Value {
+        if let (Some(account), Some(fields)) = (&self.account, changes.as_object_mut()) {
+            fields.insert("portal_account_id".to_owned(), Value::from(&**account));
+        }
+        changes
+    }
+
+    /// The same in the portal of an account.
+    #[must_use]
+    pub fn of_account(self, account: Option<Arc<str>>) -> Self {
+        Self { account, ..self }
     }
 }
 

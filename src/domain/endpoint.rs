@@ -260,6 +260,10 @@ fn set<T: Clone>(field: &mut T, value: Option<&T>) {
 impl Endpoint {
     /// Maximum bytes of a URL.
     pub const URL_BYTES_MAX: usize = 2048;
+    /// Maximum bytes of an account's id.
+    pub const ACCOUNT_BYTES_MAX: usize = 255;
+    /// Endpoints of one account at most: what concerns an account is looked up endpoint by endpoint.
+    pub const PER_ACCOUNT_MAX: u32 = 50;
     /// Maximum bytes of a description.
     pub const DESCRIPTION_BYTES_MAX: usize = 512;
 
@@ -308,6 +312,15 @@ impl Endpoint {
             Err(_) if overlap.is_zero() => Ok(Secrets::new(new)),
             Err(_) => Err(SecretRotationRefusal::Undecryptable),
         }
+    }
+
+    /// Checks the id of an account, by the rule of events: 1 to 255 bytes, no control characters.
+    pub fn check_account(id: &str) -> Result<(), Violation> {
+        if (1..=Self::ACCOUNT_BYTES_MAX).contains(&id.len()) && !id.chars().any(char::is_control) {
+            return Ok(());
+        }
+        let rule = "must be 1 to 255 bytes without control characters";
+        Err(Violation::new("account_id", "length", rule))
     }
 
     /// Checks a description: at most 512 bytes, no NUL.

@@ -37,6 +37,7 @@ mod new_event;
 mod operational_event;
 mod org;
 mod page;
+mod portal;
 mod replay;
 mod revision;
 mod scope;
@@ -99,7 +100,10 @@ pub use org::{Org, OrgChange, OrgDeletion, OrgLimit, OrgLimits, OrgState};
 pub use page::{
     Cursor, CursorError, ListCursor, ListOrder, ListPosition, ListTag, Page, PageRequest,
 };
-pub use replay::{Replay, ReplayAction, ReplayStatus};
+pub use portal::{
+    FrameOrigin, PortalChange, PortalColour, PortalGrant, PortalLogo, PortalSettings, ReturnUrl,
+};
+pub use replay::{Replay, ReplayAction, ReplayStatus, ReplayTargets};
 pub use revision::{Precondition, Revision};
 pub use scope::{Scope, Scopes, UnknownScope};
 pub use secrets::{EarlierSecret, SecretChoice, Secrets, TooManySecrets};

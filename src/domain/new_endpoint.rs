@@ -29,6 +29,8 @@ pub struct NewEndpoint {
     pub secret: SecretChoice,
     /// Headers sent with its webhooks.
     pub headers: CustomHeaders,
+    /// The only account whose events it receives; `None` for all.
+    pub account_id: Option<String>,
 }
 
 impl NewEndpoint {
@@ -48,6 +50,7 @@ impl NewEndpoint {
             config: EndpointConfig::default(),
             secret: SecretChoice::default(),
             headers: CustomHeaders::default(),
+            account_id: None,
         }
     }
 
@@ -59,6 +62,7 @@ impl NewEndpoint {
         self.check_kind()?;
         self.secret.check()?;
         self.description.as_deref().map_or(Ok(()), Endpoint::check_description)?;
+        self.account_id.as_deref().map_or(Ok(()), Endpoint::check_account)?;
         self.config.inbox.check()?;
         self.policy.check()
     }
@@ -68,8 +72,17 @@ impl NewEndpoint {
     /// # Errors
     /// The first violation.
     pub fn check_kind(&self) -> Result<(), Violation> {
-        let Self { kind, url, event_types: _, description: _, policy, config, secret, headers } =
-            self;
+        let Self {
+            kind,
+            url,
+            event_types: _,
+            description: _,
+            policy,
+            config,
+            secret,
+            headers,
+            account_id: _,
+        } = self;
         if *kind == EndpointKind::Webhook && url.is_none() {
             return Err(Violation::new("url", "required", "is required"));
         }
@@ -100,7 +113,17 @@ impl NewEndpoint {
         org_id: OrgId,
         now: Timestamp,
     ) -> Result<Endpoint, getrandom::Error> {
-        let Self { kind, url, event_types, description, policy, config, secret, headers } = self;
+        let Self {
+            kind,
+            url,
+            event_types,
+            description,
+            policy,
+            config,
+            secret,
+            headers,
+            account_id,
+        } = self;
         let no_url = || Url::parse(EndpointKind::NO_URL).map_err(|_| getrandom::Error::UNEXPECTED);
         let last_read_at = (kind == EndpointKind::Pull).then_some(now);
         Ok(Endpoint {
@@ -117,7 +140,7 @@ impl NewEndpoint {
             policy,
             config,
             kind,
-            account_id: None,
+            account_id,
             version: 0,
             cancel_before: None,
             failing_since: None,

@@ -4,7 +4,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use strum::{EnumString, IntoStaticStr};
 
-use super::{DeadLetterFilter, OrgId, ReplayId, Timestamp};
+use super::{DeadLetterFilter, EndpointId, OrgId, ReplayId, Timestamp};
 
 /// The status of a replay.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, JsonSchema, Serialize, EnumString, IntoStaticStr)]
@@ -85,4 +85,22 @@ pub struct Replay {
     pub created_at: Timestamp,
     /// When its status became final; `None` while it is running.
     pub finished_at: Option<Timestamp>,
+}
+
+/// Which endpoints an event is delivered to once more.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum ReplayTargets {
+    /// Every one that it was planned for.
+    All,
+    /// Those of these that it was planned for.
+    Among(Vec<EndpointId>),
+    /// This one, whether it was planned for that or not.
+    One(EndpointId),
+}
+
+impl From<Option<EndpointId>> for ReplayTargets {
+    /// The one, or all.
+    fn from(endpoint: Option<EndpointId>) -> Self {
+        endpoint.map_or(Self::All, Self::One)
+    }
 }

@@ -3,7 +3,8 @@
 use std::fmt;
 use std::str::FromStr;
 
-use serde::{Serialize, Serializer};
+use serde::de::Error;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use strum::{EnumString, IntoStaticStr, VariantArray};
 
 /// One permission of a key.
@@ -136,6 +137,12 @@ impl Scopes {
         bits
     }
 
+    /// What of `other` this set allows, too.
+    #[must_use]
+    pub const fn of_those(self, other: Self) -> Self {
+        Self(self.expanded() & other.0)
+    }
+
     /// Whether the set is empty.
     pub const fn is_empty(self) -> bool {
         self.0 == 0
@@ -169,6 +176,14 @@ impl FromStr for Scopes {
 impl Serialize for Scopes {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_seq(self.iter().map(Scope::as_str))
+    }
+}
+
+impl<'de> Deserialize<'de> for Scopes {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let names = Vec::<String>::deserialize(deserializer)?;
+        let add = |all: Self, name: String| Ok(all.with(name.parse().map_err(D::Error::custom)?));
+        names.into_iter().try_fold(Self::NONE, add)
     }
 }
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use strum::{EnumString, IntoStaticStr};
 
-use super::{ApiKeyId, OrgId, Timestamp};
+use super::{ApiKeyId, OrgId, PortalGrant, Timestamp};
 
 /// What a session's token is for.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, EnumString, IntoStaticStr)]
@@ -18,6 +18,10 @@ pub enum SessionKind {
     Link,
     /// A session of the console.
     Console,
+    /// A link that opens the portal once.
+    PortalLink,
+    /// A session of the portal, limited to one account.
+    Portal,
 }
 
 /// What a session may do beside its key.
@@ -27,6 +31,9 @@ pub struct SessionGrants {
     /// The organisation that an operator looks into, only reading.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub viewed_org: Option<OrgId>,
+    /// What a session of the portal may do.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub portal: Option<PortalGrant>,
 }
 
 /// A session, or a link that opens one.
@@ -38,6 +45,8 @@ pub struct ConsoleSession {
     pub kind: SessionKind,
     /// What it may do.
     pub grants: SessionGrants,
+    /// The only account that it sees and manages; `None` but of the portal.
+    pub account_id: Option<String>,
     /// When it was opened.
     pub created_at: Timestamp,
     /// When it was last used, to five minutes.
@@ -56,7 +65,8 @@ impl SessionKind {
     pub const fn opens(self) -> Option<Self> {
         match self {
             Self::Link => Some(Self::Console),
-            Self::Console => None,
+            Self::PortalLink => Some(Self::Portal),
+            Self::Console | Self::Portal => None,
         }
     }
 
@@ -65,6 +75,17 @@ impl SessionKind {
         match self {
             Self::Link => 5,
             Self::Console => 20,
+            Self::PortalLink => 1000,
+            Self::Portal => 2000,
+        }
+    }
+
+    /// How many an account may have by one key, so that none ends those of the others.
+    pub const fn per_account_max(self) -> u32 {
+        match self {
+            Self::Link | Self::Console => 0,
+            Self::PortalLink => 10,
+            Self::Portal => 20,
         }
     }
 }
@@ -74,6 +95,8 @@ impl ConsoleSession {
     pub const IDLE_MAX: Duration = Duration::from_hours(12);
     /// A session of the console ends then.
     pub const LASTS: Duration = Duration::from_hours(7 * 24);
+    /// A link to the portal must be used within this time.
+    pub const PORTAL_LINK_MAX: Duration = Duration::from_hours(1);
     /// Its last use is stored this often.
     pub const USE_RESOLUTION: Duration = Duration::from_mins(5);
 
@@ -83,9 +106,41 @@ impl ConsoleSession {
             key_id,
             kind,
             grants: SessionGrants::default(),
+            account_id: None,
             created_at: now,
             last_used_at: now,
             expires_at: now.plus(lasts),
+        }
+    }
+
+    /// A link that opens the portal for an account, made `now`.
+    pub fn portal_link(
+        key_id: ApiKeyId,
+        account_id: String,
+        grant: PortalGrant,
+        now: Timestamp,
+    ) -> Self {
+        let lasts = Self::PORTAL_LINK_MAX.min(Duration::from_secs(grant.lasts_seconds));
+        Self {
+            grants: SessionGrants { viewed_org: None, portal: Some(grant) },
+            account_id: Some(account_id),
+            ..Self::new(key_id, SessionKind::PortalLink, now, lasts)
+        }
+    }
+
+    /// The session that a link opens `now`; `None` if it is no link, or has ended.
+    pub fn opened(&self, now: Timestamp) -> Option<Self> {
+        let kind = self.kind.opens().filter(|_| self.is_open(now))?;
+        let opened = Self::new(self.key_id, kind, now, Self::LASTS);
+        match (kind, &self.grants.portal) {
+            (SessionKind::Portal, Some(grant)) => Some(Self {
+                grants: self.grants.clone(),
+                account_id: Some(self.account_id.clone()?),
+                expires_at: self.created_at.plus(Duration::from_secs(grant.lasts_seconds)),
+                ..opened
+            }),
+            (SessionKind::Console, None) => Some(opened),
+            _ => None,
         }
     }
 
@@ -98,6 +153,7 @@ impl ConsoleSession {
 
 #[cfg(test)]
 mod tests {
+    use super::super::{Scope, Scopes};
     use super::*;
 
     #[test]
@@ -114,10 +170,33 @@ mod tests {
 
     #[test]
     fn grants_survive_a_round_trip() {
-        let grants = SessionGrants { viewed_org: Some(OrgId::from_uuid(uuid::Uuid::nil())) };
+        let viewed_org = Some(OrgId::from_uuid(uuid::Uuid::nil()));
+        let grants = SessionGrants { viewed_org, portal: None };
         let text = serde_json::to_string(&grants).unwrap();
         assert_eq!(text, r#"{"viewed_org":"00000000-0000-0000-0000-000000000000"}"#);
         assert_eq!(serde_json::from_str::<SessionGrants>("{}").unwrap(), SessionGrants::default());
         assert_eq!(serde_json::from_str::<SessionGrants>(&text).unwrap(), grants);
+    }
+
+    #[test]
+    fn portal_link_opens_a_session_of_its_account_alone() {
+        let start = Timestamp::from_micros(0);
+        let scopes = Scopes::of(Scope::EventsRead);
+        let grant = PortalGrant { scopes, lasts_seconds: 7200, return_url: None };
+        let text = serde_json::to_string(&grant).unwrap();
+        assert_eq!(serde_json::from_str::<PortalGrant>(&text).unwrap(), grant);
+        let link =
+            ConsoleSession::portal_link(ApiKeyId::mint(start), "acme".into(), grant.clone(), start);
+        assert_eq!(link.expires_at, start.plus(ConsoleSession::PORTAL_LINK_MAX));
+        let session = link.opened(start.plus(Duration::from_mins(30))).unwrap();
+        assert_eq!(
+            (session.kind, session.account_id.as_deref()),
+            (SessionKind::Portal, Some("acme"))
+        );
+        assert_eq!(session.expires_at, start.plus(Duration::from_hours(2)));
+        assert_eq!(session.opened(start), None, "a session opens nothing");
+        assert_eq!(link.opened(start.plus(ConsoleSession::PORTAL_LINK_MAX)), None);
+        let unlimited = ConsoleSession { account_id: None, ..link };
+        assert_eq!(unlimited.opened(start), None);
     }
 }

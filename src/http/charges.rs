@@ -1,6 +1,7 @@
 //! What a request takes from one rate limit, and the refusal if that is not left.
 
 use std::num::NonZeroU32;
+use std::sync::Arc;
 
 use super::byte_budget::Owner;
 use super::error::ApiError;
@@ -20,7 +21,8 @@ pub(super) fn take_write(app: &AppState, principal: &Principal) -> Result<(), Ap
         Role::Tenant(org) => app.limiter.writes(org),
         Role::Operator => app.limiter.operator_writes(principal.key_id),
     };
-    take(app, &limit.charge(NonZeroU32::MIN))
+    let account = of_account(principal, |org, account| app.limiter.account_writes(org, account));
+    take_with(app, limit, account)
 }
 
 /// Charges a list or look-up to the read limit of the caller's organisation; an operator's to that of its key.
@@ -29,7 +31,25 @@ pub(super) fn take_read(app: &AppState, principal: &Principal) -> Result<(), Api
         Role::Tenant(org) => app.limiter.reads(org),
         Role::Operator => app.limiter.operator_reads(principal.key_id),
     };
-    take(app, &limit.charge(NonZeroU32::MIN))
+    let account = of_account(principal, |org, account| app.limiter.account_reads(org, account));
+    take_with(app, limit, account)
+}
+
+/// The limit of the account that a caller is limited to, so that it does not use up those of its organisation.
+fn of_account(
+    principal: &Principal,
+    limit: impl FnOnce(OrgId, Arc<str>) -> Limit,
+) -> Option<Limit> {
+    Some(limit(principal.role.org_id()?, principal.account.clone()?))
+}
+
+/// Takes one from a limit, and from that of an account.
+fn take_with(app: &AppState, limit: Limit, account: Option<Limit>) -> Result<(), ApiError> {
+    let account: Vec<Charge> =
+        account.into_iter().map(|limit| limit.charge(NonZeroU32::MIN)).collect();
+    let charge = limit.charge(NonZeroU32::MIN);
+    let taken = app.limiter.check_all(&charge, &account);
+    taken.map(|_| ()).map_err(|refused| refusal(app, &refused))
 }
 
 /// Opens a long poll, a stream or an export, and counts a refusal.

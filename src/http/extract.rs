@@ -71,7 +71,8 @@ pub(super) trait Caller: Sized + Send {
 
     /// As the audit log names it.
     fn actor(&self) -> Actor {
-        Actor::key(self.principal().key_id, Some(self.address()))
+        let account = self.principal().account.clone();
+        Actor::key(self.principal().key_id, Some(self.address())).of_account(account)
     }
 }
 

@@ -76,6 +76,7 @@ mod state;
 mod static_answer;
 mod stream_caller;
 mod stream_limits;
+mod transport;
 mod unread_body;
 
 pub use console::{ConsoleNeeds, ConsoleRoute, console_table};

@@ -144,8 +144,9 @@ fn types(tenant: &Tenant, new_events: &[NewEvent<'_>]) -> Vec<Charge> {
 /// What events take from the delivery limit, as far as it is known. An event that alone becomes more
 /// deliveries than may be planned at once takes all of them: it cannot be sent in parts.
 fn deliveries(app: &AppState, tenant: &Tenant, new_events: &[NewEvent<'_>]) -> Option<Charge> {
-    let types = new_events.iter().map(|new_event| new_event.event_type.as_ref());
-    let planned = app.planned_deliveries(tenant.org_id, types)?;
+    let events = new_events.iter();
+    let events = events.map(|new| (new.event_type.as_ref(), new.account_id.as_deref()));
+    let planned = app.planned_deliveries(tenant.org_id, events)?;
     let mut planned = u32::try_from(planned).unwrap_or(u32::MAX);
     let limit = app.limiter.deliveries(tenant.org_id, &tenant.principal.limits);
     if let [_] = new_events {

@@ -14,8 +14,12 @@ pub(super) const fn problem(bucket: &Bucket) -> &'static Problem {
         Bucket::Events(_) => &problems::RATE_LIMITED,
         Bucket::Bytes(_) => &problems::BYTE_RATE_LIMITED,
         Bucket::Deliveries(_) => &problems::DELIVERY_RATE_LIMITED,
-        Bucket::Writes(_) | Bucket::OperatorWrites(_) => &problems::WRITE_RATE_LIMITED,
-        Bucket::Reads(_) | Bucket::OperatorReads(_) => &problems::READ_RATE_LIMITED,
+        Bucket::Writes(_) | Bucket::AccountWrites(..) | Bucket::OperatorWrites(_) => {
+            &problems::WRITE_RATE_LIMITED
+        }
+        Bucket::Reads(_) | Bucket::AccountReads(..) | Bucket::OperatorReads(_) => {
+            &problems::READ_RATE_LIMITED
+        }
         Bucket::KeyEvents(_) => &problems::KEY_RATE_LIMITED,
         Bucket::TypeEvents(..) => &problems::EVENT_TYPE_RATE_LIMITED,
     }
@@ -67,8 +71,10 @@ pub(super) fn write_over_burst(
         Bucket::Events(_)
         | Bucket::Bytes(_)
         | Bucket::Writes(_)
+        | Bucket::AccountWrites(..)
         | Bucket::OperatorWrites(_)
         | Bucket::Reads(_)
+        | Bucket::AccountReads(..)
         | Bucket::OperatorReads(_) => write!(
             f,
             "the batch has {cost} events; at most {most} can be sent at once; send smaller batches"
@@ -82,8 +88,12 @@ fn counted(bucket: &Bucket) -> Cow<'static, str> {
         Bucket::Events(_) => "events per minute",
         Bucket::Bytes(_) => "bytes per minute",
         Bucket::Deliveries(_) => "deliveries per minute",
-        Bucket::Writes(_) | Bucket::OperatorWrites(_) => "changes per minute",
-        Bucket::Reads(_) | Bucket::OperatorReads(_) => "reads per minute",
+        Bucket::Writes(_) | Bucket::AccountWrites(..) | Bucket::OperatorWrites(_) => {
+            "changes per minute"
+        }
+        Bucket::Reads(_) | Bucket::AccountReads(..) | Bucket::OperatorReads(_) => {
+            "reads per minute"
+        }
         Bucket::KeyEvents(_) => "events per minute for this key",
         Bucket::TypeEvents(_, event_type) => {
             return Cow::Owned(format!("events per minute of the type {event_type}"));

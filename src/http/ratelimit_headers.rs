@@ -35,8 +35,10 @@ impl From<&Bucket> for Counted {
             Bucket::Events(_) => Self::Events,
             Bucket::Bytes(_) => Self::Bytes,
             Bucket::Deliveries(_) => Self::Deliveries,
-            Bucket::Writes(_) | Bucket::OperatorWrites(_) => Self::Writes,
-            Bucket::Reads(_) | Bucket::OperatorReads(_) => Self::Reads,
+            Bucket::Writes(_) | Bucket::AccountWrites(..) | Bucket::OperatorWrites(_) => {
+                Self::Writes
+            }
+            Bucket::Reads(_) | Bucket::AccountReads(..) | Bucket::OperatorReads(_) => Self::Reads,
             Bucket::KeyEvents(_) => Self::KeyEvents,
             Bucket::TypeEvents(..) => Self::TypeEvents,
         }

@@ -20,7 +20,7 @@ use super::route_hint;
 use super::routes::{
     accounts, analytics, audit, dead_letters, deliveries, docs, endpoint_secrets, endpoint_test,
     endpoints, erasures, events, exports, health, inbox, keys, logs, metrics, orgs, own_keys,
-    own_org, problems, replays, servers, stream,
+    own_org, portal, problems, replays, servers, stream,
 };
 use super::state::AppState;
 use super::static_answer::{StaticAnswer, Wanted};
@@ -200,6 +200,9 @@ fn own_organisation(table: Table) -> Table {
         // The caller's own organisation.
         .get(ANY_TENANT, "/api/org", own_org::own, &op::GET_OWN_ORG)
         .patch(KEYS, "/api/org", own_org::change, &op::UPDATE_OWN_ORG)
+        .get(ENDPOINTS, "/api/portal", portal::show, &op::GET_PORTAL)
+        .patch(ENDPOINTS, "/api/portal", portal::change, &op::UPDATE_PORTAL)
+        .post(ENDPOINTS, "/api/portal-links", portal::create_link, &op::CREATE_PORTAL_LINK)
         .post(KEYS, "/api/keys", own_keys::create, &op::CREATE_KEY)
         .get(READ_KEYS, "/api/keys", own_keys::list, &op::LIST_KEYS)
         .get(READ_KEYS, "/api/keys/{id}", own_keys::one, &op::GET_KEY)

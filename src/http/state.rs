@@ -235,13 +235,13 @@ impl AppState {
         &self.0.summaries
     }
 
-    /// The deliveries that events of these types become; `None` while it is not known.
+    /// The deliveries that events of these types and accounts become; `None` while it is not known.
     pub(super) fn planned_deliveries<'a>(
         &self,
         org: OrgId,
-        event_types: impl Iterator<Item = &'a str>,
+        events: impl Iterator<Item = (&'a str, Option<&'a str>)>,
     ) -> Option<usize> {
-        self.subsystems().server.as_ref()?.delivery.planned(org, event_types)
+        self.subsystems().server.as_ref()?.delivery.planned(org, events)
     }
 
     /// Scrapes of the metrics.

@@ -26,5 +26,6 @@ pub(super) fn fitting(
 /// How many deliveries an event is planned for, or a few more.
 pub(super) fn deliveries(event: &Event, endpoints: &Endpoints) -> usize {
     let of_org = endpoints.get(&event.org_id);
-    of_org.map_or(0, |of_org| of_org.matching(event.event_type.as_str()))
+    of_org
+        .map_or(0, |of_org| of_org.matching(event.event_type.as_str(), event.account_id.as_deref()))
 }

@@ -12,6 +12,7 @@
 //! | deliveries | an organisation | an event the deliveries that it will become |
 //! | writes | an organisation; apart, an operator's key | a change by the management API 1 |
 //! | reads | an organisation; apart, an operator's key | a list or look-up 1 |
+//! | writes and reads of an account | one account of an organisation, in the portal | as writes and reads, of both |
 //! | a key's events | a key with such a limit | as events |
 //! | a type's events | an event type with such a limit in its organisation | an event of it 1 |
 //!

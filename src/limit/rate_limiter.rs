@@ -1,6 +1,7 @@
 //! The rate limiter: every limit of a tenant, by name.
 
 use std::num::NonZeroU32;
+use std::sync::Arc;
 
 use governor::clock::DefaultClock;
 
@@ -14,6 +15,8 @@ use crate::domain::{ApiKeyId, EventType, OrgId, OrgLimit, OrgLimits};
 const DELIVERIES_PER_EVENT: u32 = 10;
 /// Writes and reads at once are those of ten seconds.
 const BURSTS_PER_MINUTE: u32 = 6;
+/// An account may use so much of what its organisation may change and read.
+const ACCOUNTS_PER_TENANT: u32 = 5;
 /// An operator works for many organisations.
 const OPERATORS_PER_TENANTS: u32 = 10;
 
@@ -25,6 +28,8 @@ pub struct RateLimiter {
     operator_writes: Rate,
     reads: Rate,
     operator_reads: Rate,
+    account_writes: Rate,
+    account_reads: Rate,
     states: LocalLimits<Bucket, DefaultClock>,
 }
 
@@ -60,6 +65,10 @@ impl RateLimiter {
     pub fn new(config: &LimitConfig) -> Self {
         let rate = |per_minute| Rate::with_burst(per_minute, per_minute / BURSTS_PER_MINUTE);
         let operators = |per_minute: u32| rate(per_minute.saturating_mul(OPERATORS_PER_TENANTS));
+        let accounts = |per_minute: u32| {
+            let share = (per_minute / ACCOUNTS_PER_TENANT).max(1);
+            Rate::with_burst(share, (share / BURSTS_PER_MINUTE).max(1))
+        };
         let writes_per_minute = config.write_rate_limit_per_minute;
         let reads_per_minute = config.read_rate_limit_per_minute;
         Self {
@@ -68,6 +77,8 @@ impl RateLimiter {
             operator_writes: operators(writes_per_minute),
             reads: rate(reads_per_minute),
             operator_reads: operators(reads_per_minute),
+            account_writes: accounts(writes_per_minute),
+            account_reads: accounts(reads_per_minute),
             states: LocalLimits::new(DefaultClock::default(), Bucket::heap_bytes),
         }
     }
@@ -104,6 +115,16 @@ impl RateLimiter {
     /// The write limit of an organisation.
     pub fn writes(&self, org: OrgId) -> Limit {
         Limit { bucket: Bucket::Writes(org), rate: self.writes }
+    }
+
+    /// The write limit of one account of an organisation, in the portal: a share of the organisation's.
+    pub fn account_writes(&self, org: OrgId, account: Arc<str>) -> Limit {
+        Limit { bucket: Bucket::AccountWrites(org, account), rate: self.account_writes }
+    }
+
+    /// The read limit of one account, likewise.
+    pub fn account_reads(&self, org: OrgId, account: Arc<str>) -> Limit {
+        Limit { bucket: Bucket::AccountReads(org, account), rate: self.account_reads }
     }
 
     /// The write limit of an operator's key.

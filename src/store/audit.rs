@@ -80,6 +80,7 @@ impl AuditRecord {
             "kind": endpoint.kind,
             "url": url,
             "event_types": endpoint.event_types.to_string(),
+            "account_id": endpoint.account_id,
         });
         Self::new(endpoint.org_id, "endpoint.create", endpoint.id.uuid(), changes)
     }
@@ -223,10 +224,8 @@ impl AuditRecord {
         id: DeadLetterId,
         why: DeadLetterDeletion,
     ) -> Self {
-        let action = match why {
-            DeadLetterDeletion::Discarded => "dead_letter.delete",
-            DeadLetterDeletion::Stored => "dead_letter.replay",
-        };
+        let is_stored = why == DeadLetterDeletion::Stored;
+        let action = if is_stored { "dead_letter.replay" } else { "dead_letter.delete" };
         Self::new(org, action, id.uuid(), Map::new())
     }
 
@@ -338,7 +337,7 @@ pub(super) async fn write(
          SELECT $1, $2, $3, $4, $5, $6, $7, $8
          WHERE NOT EXISTS (SELECT 1 FROM org WHERE deleting_since IS NOT NULL)"
     );
-    let changes = changes.to_string();
+    let changes = by.named_in(changes.clone()).to_string();
     let values = args![
         Uuid::now_v7(),
         *org,

@@ -141,6 +141,14 @@ impl Store {
         if let Err(refusal) = quota.await? {
             return Ok(Err(refusal));
         }
+        if let Some(account) = &endpoint.account_id {
+            let count = "SELECT count(*) AS count FROM endpoints
+                         WHERE org_id = $1 AND account_id = $2 AND removed_at IS NULL";
+            let count: u32 = tx.one(count, args![org, account.as_str()]).await?.get("count")?;
+            if count >= Endpoint::PER_ACCOUNT_MAX {
+                return Ok(Err(AddRefusal::AccountFull));
+            }
+        }
         let added = Endpoint { version, ..endpoint.clone() };
         insert(&mut tx, &added, &secrets).await?;
         suspension::apply(&mut tx, org, version).await?;
@@ -158,11 +166,34 @@ impl Store {
         self.engine.find(sql, args![id, org], |row| read(row, &self.keyring)).await
     }
 
-    /// The organisation's endpoints.
-    pub async fn endpoints(&self, org: OrgId, page: PageRequest) -> Result<Page<Endpoint>> {
-        let sql =
+    /// The organisation's endpoints, or those of one of its accounts.
+    pub async fn endpoints(
+        &self,
+        org: OrgId,
+        account: Option<&str>,
+        page: PageRequest,
+    ) -> Result<Page<Endpoint>> {
+        let mut sql =
             format!("SELECT {COLUMNS} FROM endpoints WHERE org_id = $4 AND removed_at IS NULL");
-        self.page(page, "created_at", sql, args![org], |row| read(row, &self.keyring)).await
+        let mut args = args![org];
+        if let Some(account) = account {
+            sql.push_str(" AND account_id = $5");
+            args.push(account.into());
+        }
+        self.page(page, "created_at", sql, args, |row| read(row, &self.keyring)).await
+    }
+
+    /// The ids of the endpoints that receive the events of one account alone, of which there are
+    /// [`Endpoint::PER_ACCOUNT_MAX`] at most.
+    pub async fn endpoint_ids_of_account(
+        &self,
+        org: OrgId,
+        account: &str,
+    ) -> Result<Vec<EndpointId>> {
+        let sql = "SELECT id FROM endpoints
+                   WHERE org_id = $1 AND account_id = $2 AND removed_at IS NULL LIMIT $3";
+        let args = args![org, account, Endpoint::PER_ACCOUNT_MAX];
+        self.engine.list(sql, args, |row| row.get("id")).await
     }
 
     /// Changes an endpoint and returns it as it is now; `updated_at` is `now` also when nothing else

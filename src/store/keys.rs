@@ -48,7 +48,8 @@ impl From<AddRefusal> for KeyRotationRefusal {
     fn from(refusal: AddRefusal) -> Self {
         match refusal {
             AddRefusal::OverQuota(max) => Self::OverQuota(max),
-            AddRefusal::OrgDeleted => Self::NotFound,
+            // Accounts have endpoints and no keys.
+            AddRefusal::OrgDeleted | AddRefusal::AccountFull => Self::NotFound,
         }
     }
 }

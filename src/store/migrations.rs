@@ -100,6 +100,8 @@ steps! {
         "Sessions of the console: everybody signs in again.";
     26 "0026" "failing_endpoints"
         "Nothing: they are indexes.";
+    27 "0027" "portal"
+        "Links to portals and their sessions, and what portals look like.";
     28 "0028" "accept_span"
         "The spans of requests that posted sampled events: their later attempts begin traces of their own.";
 }

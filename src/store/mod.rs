@@ -65,6 +65,7 @@ mod org_deletion;
 mod orgs;
 mod outcomes;
 mod page;
+mod portal;
 mod redeliveries;
 mod replay_chunk;
 mod replay_selection;

@@ -14,7 +14,7 @@ const DELETED_PER_STEP: usize = 2_000;
 /// The tables that hold an organisation's rows, each with its key, in the order they are emptied: what
 /// other rows are found by comes last. Deliveries with their attempts, and events, which have partitions, have
 /// statements of their own.
-const TABLES: [(&str, &str, Rows); 20] = [
+const TABLES: [(&str, &str, Rows); 21] = [
     // First, so that no replay plans deliveries meanwhile.
     ("replays", "id", Rows::LockedAlone),
     ("erasures", "id", Rows::LockedAlone),
@@ -34,6 +34,7 @@ const TABLES: [(&str, &str, Rows); 20] = [
     ("event_types", "org_id, event_type", Rows::LockedAlone),
     ("rollup_months", "org_id, month", Rows::LockedAlone),
     ("idempotency_keys", "key_id, name", Rows::LockedAlone),
+    ("portal_settings", "org_id", Rows::LockedAlone),
     ("endpoints", "id", Rows::LockedTogether),
     ("api_keys", "id", Rows::LockedTogether),
     ("audit_log", "id", Rows::LockedAlone),

@@ -87,6 +87,8 @@ pub(super) fn read(row: &Row) -> Result<Org> {
 pub enum AddRefusal {
     /// It has reached its quota, which is this many.
     OverQuota(u32),
+    /// The account of the endpoint has as many as one may have.
+    AccountFull,
     /// It is being deleted.
     OrgDeleted,
 }
@@ -242,7 +244,7 @@ pub(super) async fn insert(tx: &mut Tx<'_>, org: &Org, by: &Actor) -> Result<()>
 
 /// An organisation, locked until the end of the transaction; `None` when there is
 /// none, or it is being deleted. Batches that store events of it are not held up.
-async fn locked(tx: &mut Tx<'_>, org: OrgId) -> Result<Option<Org>> {
+pub(super) async fn locked(tx: &mut Tx<'_>, org: OrgId) -> Result<Option<Org>> {
     Ok(locked_or_deleting(tx, org).await?.filter(|org| org.deletion.is_none()))
 }
 

@@ -3,6 +3,8 @@
 //! They are due at once, start with no attempts, and name the delivery that they repeat. The dead letter
 //! of that delivery is marked as replayed.
 
+use std::borrow::Cow;
+
 use uuid::Uuid;
 
 use super::deliveries::{endpoint_of, endpoint_refusal, missing};
@@ -12,7 +14,7 @@ use super::type_key::type_key;
 use super::{AuditRecord, DeliveryRefusal, Result, Store, audit};
 use crate::domain::{
     Actor, Delivery, DeliveryId, DeliveryStatus, Endpoint, EndpointId, EndpointKind, EventId,
-    LastAttempt, OrgId, Timestamp,
+    LastAttempt, OrgId, ReplayTargets, Timestamp,
 };
 
 /// An event that is delivered once more.
@@ -75,6 +77,15 @@ impl Redelivery {
 }
 
 impl Store {
+    /// The account that an event names, `Some(None)` if it names none; `None` when there is no such event.
+    pub async fn account_of_event(
+        &self,
+        org: OrgId,
+        id: EventId,
+    ) -> Result<Option<Option<String>>> {
+        self.newest_event(org, id, "account_id", |row| row.get_opt("account_id")).await
+    }
+
     /// Repeats one delivery, whatever its status.
     pub async fn replay_delivery(
         &self,
@@ -100,17 +111,17 @@ impl Store {
         Ok(Ok(delivery))
     }
 
-    /// Delivers an event once more: to every endpoint that it was planned for, or to `endpoint`
-    /// alone, whether it was planned for that or not. Endpoints that are disabled or removed are
-    /// skipped and counted, unless `endpoint` is one, which is refused.
+    /// Delivers an event once more. Endpoints that are disabled or removed are skipped and counted, unless one is named
+    /// alone, which is refused.
     pub async fn replay_event(
         &self,
         org: OrgId,
         id: EventId,
-        endpoint: Option<EndpointId>,
+        targets: impl Into<ReplayTargets>,
         by: &Actor,
         now: Timestamp,
     ) -> Result<Result<ReplayedEvent, DeliveryRefusal>> {
+        let targets = targets.into();
         // Events do not change, so it is found before the transaction.
         let columns =
             "received_at, event_type, CAST(octet_length(payload) AS bigint) AS payload_bytes";
@@ -125,14 +136,16 @@ impl Store {
         if payload_bytes == 0 {
             return Ok(Err(DeliveryRefusal::EventRemoved));
         }
-        let mut target = None;
-        if let Some(endpoint) = endpoint {
+        let (mut target, mut endpoint) = (None, None);
+        if let ReplayTargets::One(one) = targets {
+            endpoint = Some(one);
+            let endpoint = one;
             match target_of(&mut tx, org, endpoint).await? {
                 Ok(found) => target = Some((endpoint, found)),
                 Err(refusal) => return Ok(Err(refusal)),
             }
         }
-        let newest = newest_of_each(&mut tx, org, id, event_received_at, endpoint).await?;
+        let newest = newest_of_each(&mut tx, org, id, event_received_at, &targets).await?;
         let planned_for: usize = match newest.first() {
             Some(row) => row.get("count")?,
             None => 0,
@@ -189,14 +202,14 @@ async fn target_of(
     }
 }
 
-/// The newest delivery of an event to each endpoint, or to one, as `id`; their number is in each row as
-/// `count`, those beyond the limit included.
+/// The newest delivery of an event to each of its targets, as `id`; their number is in each row as `count`, those beyond
+/// the limit included.
 async fn newest_of_each(
     tx: &mut Tx<'_>,
     org: OrgId,
     event: EventId,
     received_at: Timestamp,
-    endpoint: Option<EndpointId>,
+    targets: &ReplayTargets,
 ) -> Result<Vec<Row>> {
     // Those that were planned, by the primary key, and redeliveries, by an index of their own.
     let mut of_event = Vec::new();
@@ -213,10 +226,15 @@ async fn newest_of_each(
         ));
     }
     let mut args = args![REPLAYS_PER_STEP, org, received_at.floor_ms(), event];
-    let mut condition = "true";
-    if let Some(endpoint) = endpoint {
-        args.push(endpoint.into());
-        condition = "endpoint_id = $5";
+    let endpoints: Option<Vec<Uuid>> = match targets {
+        ReplayTargets::All => None,
+        ReplayTargets::Among(some) => Some(some.iter().map(|id| id.uuid()).collect()),
+        ReplayTargets::One(endpoint) => Some(vec![endpoint.uuid()]),
+    };
+    let mut condition = Cow::Borrowed("true");
+    if let Some(endpoints) = endpoints {
+        args.push(endpoints.into());
+        condition = tx.dialect().any("endpoint_id", "$5").into();
     }
     let sql = format!(
         "SELECT id, count(*) OVER () AS count FROM (

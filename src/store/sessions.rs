@@ -1,15 +1,24 @@
 //! Sessions of the console and the links that open one, found by the hashes of their tokens.
 
+use std::net::IpAddr;
+use std::sync::Arc;
+
 use serde_json::json;
 
 use super::columns::{Columns, columns};
 use super::engine::{Dialect, Row, Tx, Value, args};
 use super::{AuditRecord, Result, StoreError, System, audit};
-use crate::domain::{Actor, ApiKeyId, ConsoleSession, OrgId, SessionGrants, Timestamp};
+use crate::domain::{
+    Actor, ApiKeyId, ConsoleSession, OrgId, SessionGrants, SessionKind, Timestamp,
+};
 
 /// The columns of a session, in the order of [`values`].
-const COLUMNS: Columns<7> =
-    columns! { token_hash key_id kind grants created_at last_used_at expires_at };
+const COLUMNS: Columns<8> = columns! {
+    token_hash key_id kind grants account_id created_at last_used_at expires_at
+};
+
+/// Sessions of a key that one more may end.
+const ENDED_AT_ONCE: u32 = 1000;
 
 /// The hash of a session's token.
 pub type SessionHash = [u8; 32];
@@ -17,14 +26,16 @@ pub type SessionHash = [u8; 32];
 /// The values of [`COLUMNS`].
 fn values<'a>(
     hash: &'a SessionHash,
-    session: &ConsoleSession,
+    session: &'a ConsoleSession,
 ) -> Result<[Value<'a>; COLUMNS.0.len()]> {
-    let ConsoleSession { key_id, kind, grants, created_at, last_used_at, expires_at } = session;
+    let ConsoleSession { key_id, kind, grants, account_id, created_at, last_used_at, expires_at } =
+        session;
     Ok([
         (&hash[..]).into(),
         (*key_id).into(),
         kind.as_str().into(),
         text(grants)?.into(),
+        account_id.as_deref().into(),
         (*created_at).into(),
         (*last_used_at).into(),
         (*expires_at).into(),
@@ -44,6 +55,7 @@ fn read(row: &Row) -> Result<ConsoleSession> {
         key_id: row.get("key_id")?,
         kind: row.parse("kind")?,
         grants,
+        account_id: row.get_opt("account_id")?,
         created_at: row.get("created_at")?,
         last_used_at: row.get("last_used_at")?,
         expires_at: row.get("expires_at")?,
@@ -79,21 +91,33 @@ impl System<'_> {
         tx.commit().await
     }
 
-    /// Uses a link up, and adds the session that `open` makes of it. `None` when there is no such link, or it was used
-    /// or has ended, which `open` tells by `None`.
+    /// Uses a link up, and adds the session that it opens. `None` when there is no such link, or it was used or has
+    /// ended. The audit log records who opens the portal from where.
     pub async fn exchange_link(
         self,
         link: &SessionHash,
         hash: &SessionHash,
-        open: impl FnOnce(&ConsoleSession) -> Option<ConsoleSession>,
+        address: IpAddr,
+        now: Timestamp,
     ) -> Result<Option<ConsoleSession>> {
         let mut tx = self.0.engine.begin().await?;
         let lock = tx.dialect().lock(" FOR UPDATE");
         let sql = format!("SELECT {COLUMNS} FROM console_sessions WHERE token_hash = $1{lock}");
         let found = tx.find(sql, args![&link[..]], read).await?;
-        let Some(session) = found.as_ref().and_then(open) else { return Ok(None) };
+        let opened = found.as_ref().and_then(|found| found.opened(now));
+        let Some(session) = opened else { return Ok(None) };
         remove(&mut tx, link).await?;
         insert(&mut tx, hash, &session).await?;
+        if session.kind == SessionKind::Portal {
+            let sql = "SELECT org_id FROM api_keys WHERE id = $1";
+            let org: Option<OrgId> = tx.one(sql, args![session.key_id]).await?.get_opt("org_id")?;
+            // Keys of operators make no such links.
+            let Some(org) = org else { return Ok(None) };
+            let account = session.account_id.as_deref().map(Arc::from);
+            let by = Actor::key(session.key_id, Some(address)).of_account(account);
+            let record = AuditRecord::portal("portal.open", org, &session);
+            audit::write(&mut tx, &record, &by, now).await?;
+        }
         tx.commit().await?;
         Ok(Some(session))
     }
@@ -148,13 +172,24 @@ pub(super) async fn insert(
     session: &ConsoleSession,
 ) -> Result<u64> {
     tx.execute(COLUMNS.insert_into("console_sessions"), values(hash, session)?.into()).await?;
-    let sql = "DELETE FROM console_sessions WHERE key_id = $1 AND kind = $2 AND token_hash NOT IN
-                   (SELECT token_hash FROM console_sessions WHERE key_id = $1 AND kind = $2
-                    ORDER BY created_at DESC, token_hash LIMIT $3)";
-    let (kind, most) = (session.kind.as_str(), session.kind.per_key_max());
-    let ended = tx.execute(sql, args![session.key_id, kind, most]).await?;
-    if ended > 0 {
-        touch_key(tx, session.key_id, session.created_at).await?;
+    // Those beyond the newest; one more is added at a time.
+    let beyond = |condition: &str| {
+        format!(
+            "DELETE FROM console_sessions WHERE token_hash IN
+                 (SELECT token_hash FROM console_sessions WHERE key_id = $1 AND kind = $2 {condition}
+                  ORDER BY created_at DESC, token_hash LIMIT {ENDED_AT_ONCE} OFFSET $3)"
+        )
+    };
+    let (key, kind) = (session.key_id, session.kind);
+    let args = args![key, kind.as_str(), kind.per_key_max()];
+    let mut ended = tx.execute(beyond(""), args).await?;
+    if let Some(account) = session.account_id.as_deref() {
+        let args = args![key, kind.as_str(), kind.per_account_max(), account];
+        ended += tx.execute(beyond("AND account_id = $4"), args).await?;
+    }
+    // Servers cache sessions, and no links.
+    if ended > 0 && kind.opens().is_none() {
+        touch_key(tx, key, session.created_at).await?;
     }
     Ok(ended)
 }

@@ -29,6 +29,8 @@ pub struct EndpointView {
     pub url: Option<String>,
     /// Filters of event types; none means all events.
     pub event_types: EventTypeFilters,
+    /// The only account whose events it receives; `null` means all.
+    pub account_id: Option<String>,
     /// The body of its webhooks; `null` for an inbox.
     pub format: Option<WebhookFormat>,
     /// What its owner says of it.
@@ -156,6 +158,7 @@ impl From<&Endpoint> for EndpointView {
             default_inbox: endpoint.default_inbox,
             url: is_webhook.then(|| endpoint.url.to_string()),
             event_types: endpoint.event_types.clone(),
+            account_id: endpoint.account_id.clone(),
             format: is_webhook.then_some(endpoint.config.format),
             description: endpoint.description.clone(),
             signature: secret.map(SigningSecret::scheme),

@@ -11,6 +11,7 @@ mod health;
 mod inbox;
 mod key;
 mod org;
+mod portal;
 mod secret;
 mod server;
 
@@ -31,5 +32,6 @@ pub use health::{
 pub use inbox::{InboxPage, ReceivedEventView, SettledEvents};
 pub use key::{KeyView, NewKeyView};
 pub use org::{OwnKeyView, OwnLimits, OwnOrgView, OwnQuotas, QuotaView};
+pub use portal::{PortalLinkView, PortalView};
 pub use secret::{EarlierSecretView, SecretView, SecretsView, text_for_receivers};
 pub use server::{QuarantineEntryView, QuarantineView, ServerList, ServerView};

@@ -18,6 +18,7 @@ fn cache() -> KeyCache {
 /// A key whose row had this version when it was read.
 fn verified(key_id: ApiKeyId, epoch: Epoch, version: i64) -> Arc<VerifiedKey> {
     let principal = Principal {
+        account: None,
         key_id,
         role: Role::Operator,
         scopes: Scopes::TENANT,

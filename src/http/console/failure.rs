@@ -2,7 +2,7 @@
 
 use axum::body::Body;
 use axum::http::header::{CONTENT_TYPE, WWW_AUTHENTICATE};
-use axum::http::{HeaderValue, StatusCode};
+use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 
 use super::response_headers;
@@ -58,8 +58,12 @@ impl IntoResponse for ConsoleError {
     }
 }
 
-/// The page of an error.
-pub(in crate::http) fn page(error: &ApiError, trace_id: &TraceId) -> Response {
+/// The page of an error, in place of an answer with these headers.
+pub(in crate::http) fn page(
+    error: &ApiError,
+    trace_id: &TraceId,
+    replaced: &HeaderMap,
+) -> Response {
     let mut response = respond::problem(error, trace_id);
     let problem = error.problem();
     let mut parts = vec![];
@@ -79,7 +83,7 @@ pub(in crate::http) fn page(error: &ApiError, trace_id: &TraceId) -> Response {
     let headers = response.headers_mut();
     headers.remove(WWW_AUTHENTICATE);
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8"));
-    response_headers::secure(headers);
+    response_headers::secure_like(headers, replaced);
     response
 }
 

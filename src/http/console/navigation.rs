@@ -27,10 +27,31 @@ const OPERATOR: [(&str, &str, Scope); 6] = [
     ("/console/server", "Servers", Scope::OperatorRead),
 ];
 
+/// The pages of the portal.
+const PORTAL: [(&str, &str, Scope); 5] = [
+    ("/console", "Overview", Scope::EventsRead),
+    ("/console/events", "Events", Scope::EventsRead),
+    ("/console/endpoints", "Endpoints", Scope::EndpointsRead),
+    ("/console/deliveries", "Deliveries", Scope::EventsRead),
+    ("/console/dead-letters", "Dead letters", Scope::EventsRead),
+];
+
+/// The navigation of a session of the portal.
+pub(super) fn portal(path: &str, may: impl Fn(Scope) -> bool) -> Vec<NavItem> {
+    listed(&PORTAL, path, may)
+}
+
 /// The navigation of an organisation's session, or of an operator's; `path` is the page that is shown, and `may` tells
 /// which scopes the session has.
 pub(super) fn items(path: &str, is_tenant: bool, may: impl Fn(Scope) -> bool) -> Vec<NavItem> {
-    let all = if is_tenant { &TENANT[..] } else { &OPERATOR[..] };
+    listed(if is_tenant { &TENANT } else { &OPERATOR }, path, may)
+}
+
+fn listed(
+    all: &[(&'static str, &'static str, Scope)],
+    path: &str,
+    may: impl Fn(Scope) -> bool,
+) -> Vec<NavItem> {
     let is_current = |href: &str| {
         let below = path.strip_prefix(href);
         below.is_some_and(|rest| rest.is_empty() || (href != "/console" && rest.starts_with('/')))

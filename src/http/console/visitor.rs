@@ -8,39 +8,33 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 use axum::extract::FromRequestParts;
-use axum::http::header::ACCEPT;
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, HeaderName, HeaderValue};
+use axum::http::{HeaderName, HeaderValue};
 use axum::response::{IntoResponse, Response};
 use url::form_urlencoded;
 
-use super::cookie::Transport;
+use super::cookie::{SessionCookie, Transport};
 use super::failure::{ConsoleError, see_other};
+use super::found_session::{self, FoundSession, HX_REQUEST, org_of, reach_of};
 use super::guard::{self, SEC_FETCH_SITE};
 use super::navigation;
+use super::portal_look;
 use super::ui::{ConsolePage, Frame, plain_page};
+use crate::api::Reach;
 use crate::auth::{OpenSession, SessionToken};
 use crate::domain::{Actor, ListPosition, OrgId, Role, Scope, Scopes, TraceId};
-use crate::http::byte_budget::Owner;
 use crate::http::charges;
-use crate::http::client_ip;
 use crate::http::error::ApiError;
 use crate::http::extract::{Caller, Tenant};
-use crate::http::held_answer::AnswerOwner;
 use crate::http::read_limit::ReadPermit;
 use crate::http::request::RequestedList;
 use crate::http::request_context::RequestContext;
 use crate::http::state::AppState;
 
-const HX_REQUEST: HeaderName = HeaderName::from_static("hx-request");
 const HX_REDIRECT: HeaderName = HeaderName::from_static("hx-redirect");
 const REFRESH: HeaderName = HeaderName::from_static("refresh");
 /// The longest path that a visitor comes back to.
 const NEXT_BYTES_MAX: usize = 2048;
-/// What an operator sees of the organisation that they look into.
-const VIEWED: Scopes =
-    Scopes::of(Scope::EventsRead).with(Scope::EndpointsRead).with(Scope::KeysRead);
-
 /// Somebody with a session.
 pub(super) struct Visitor {
     pub(super) app: AppState,
@@ -55,66 +49,15 @@ pub(super) struct Visitor {
     reading: Option<ReadPermit>,
 }
 
-/// The session of a request.
-pub(super) struct FoundSession {
-    pub(super) open: Arc<OpenSession>,
-    pub(super) token: SessionToken,
-    pub(super) transport: Transport,
-    pub(super) address: IpAddr,
-}
-
-/// The organisation that a session reads, if it may.
-pub(super) fn org_of(open: &OpenSession, scope: Scope) -> Result<OrgId, ConsoleError> {
-    let (principal, viewed) = (&open.principal, open.session.grants.viewed_org);
-    match (principal.role, viewed) {
-        (Role::Tenant(org), _) if principal.scopes.include(Scopes::of(scope)) => Ok(org),
-        (Role::Tenant(_), _) => Err(ApiError::ScopeRequired(Scopes::of(scope)).into()),
-        (Role::Operator, Some(_))
-            if !principal.scopes.include(Scopes::of(Scope::OperatorImpersonate)) =>
-        {
-            Err(ApiError::ScopeRequired(Scopes::of(Scope::OperatorImpersonate)).into())
-        }
-        (Role::Operator, Some(org)) if VIEWED.include(Scopes::of(scope)) => Ok(org),
-        (Role::Operator, Some(_)) => Err(ConsoleError::READ_ONLY),
-        (Role::Operator, None) => Err(ApiError::TenantKeyRequired.into()),
-    }
-}
-
-/// Whether somebody asks for something, and not a page that is read again by itself.
-fn is_use(headers: &HeaderMap) -> bool {
-    let is_stream = headers.get(ACCEPT).is_some_and(|kind| kind == "text/event-stream");
-    !is_stream && !headers.contains_key(&HX_REQUEST)
-}
-
-/// Finds the session of a request.
-///
-/// # Errors
-/// When its cookie cannot be checked now.
-pub(super) async fn find(
-    parts: &mut Parts,
-    app: &AppState,
-) -> Result<Option<FoundSession>, ApiError> {
-    let peer = RequestContext::from_request_parts(parts, app).await?.peer;
-    let address = client_ip::address(peer, &parts.headers, &app.settings().trusted_proxies);
-    let transport = Transport::of(app, &parts.headers, peer);
-    let Some(token) = transport.token(&parts.headers) else { return Ok(None) };
-    let found = app.authenticator.session(&token, address, is_use(&parts.headers)).await?;
-    let Some(open) = found else { return Ok(None) };
-    if let Some(answer) = parts.extensions.get::<AnswerOwner>() {
-        answer.set(Owner::of(&open.principal));
-    }
-    Ok(Some(FoundSession { open, token, transport, address }))
-}
-
 impl Visitor {
     /// The visitor who makes a request.
     pub(super) async fn of(parts: &mut Parts, app: &AppState) -> Result<Self, Response> {
-        let found = find(parts, app).await.map_err(IntoResponse::into_response)?;
-        let Some(FoundSession { open, token, transport, address }) = found else {
-            return Err(sign_in(parts));
-        };
         let context = RequestContext::from_request_parts(parts, app).await;
         let context = context.map_err(IntoResponse::into_response)?;
+        let found = found_session::find(parts, app).await.map_err(IntoResponse::into_response)?;
+        let Some(FoundSession { open, token, transport, address }) = found else {
+            return Err(sign_in(parts, Transport::of(app, &parts.headers, context.peer)));
+        };
         let reading = if parts.method.is_safe() {
             let permit = ReadPermit::take(app, &open.principal).await;
             Some(permit.map_err(IntoResponse::into_response)?)
@@ -139,28 +82,49 @@ impl Visitor {
         })
     }
 
-    /// The organisation that is read, if the session may.
+    /// The organisation that is read, if the session may and reads all of it.
     pub(super) fn org(&self, scope: Scope) -> Result<OrgId, ConsoleError> {
         org_of(&self.open, scope)
     }
 
-    /// The organisation that is changed, and who changes it. Takes the change from the organisation's limit.
-    pub(super) fn change(&self, scope: Scope) -> Result<(OrgId, Actor), ConsoleError> {
+    /// What is read, if the session may: of the organisation, or in the portal of its account.
+    pub(super) fn reach(&self, scope: Scope) -> Result<Reach, ConsoleError> {
+        reach_of(&self.open, scope)
+    }
+
+    /// The organisation that is changed, and who changes it, if the session is for all of it. Takes the change from the
+    /// organisation's limit.
+    pub(super) fn org_change(&self, scope: Scope) -> Result<(OrgId, Actor), ConsoleError> {
+        self.org(scope)?;
+        let (reach, by) = self.change(scope)?;
+        Ok((reach.org(), by))
+    }
+
+    /// What is changed, and who changes it. Takes the change from the limit.
+    pub(super) fn change(&self, scope: Scope) -> Result<(Reach, Actor), ConsoleError> {
         let allowed = self.allowed_change(scope)?;
         charges::take_write(&self.app, &self.open.principal)?;
         Ok(allowed)
     }
 
-    fn allowed_change(&self, scope: Scope) -> Result<(OrgId, Actor), ConsoleError> {
+    fn allowed_change(&self, scope: Scope) -> Result<(Reach, Actor), ConsoleError> {
         if self.is_read_only() {
             return Err(ConsoleError::READ_ONLY);
         }
-        Ok((self.org(scope)?, self.actor()))
+        Ok((self.reach(scope)?, self.actor()))
+    }
+
+    /// Whether this is the portal of an account.
+    pub(super) fn is_portal(&self) -> bool {
+        self.open.principal.account.is_some()
     }
 
     /// An operator who may do this, and looks into no organisation.
     pub(super) fn operator(&self, scope: Scope) -> Result<Actor, ConsoleError> {
         let principal = &self.open.principal;
+        if self.is_portal() {
+            return Err(ApiError::NotFound.into());
+        }
         if principal.role != Role::Operator {
             return Err(ApiError::OperatorKeyRequired.into());
         }
@@ -203,7 +167,8 @@ impl Visitor {
 
     /// As the audit log names them.
     pub(super) fn actor(&self) -> Actor {
-        Actor::key(self.open.principal.key_id, Some(self.address))
+        let account = self.open.principal.account.clone();
+        Actor::key(self.open.principal.key_id, Some(self.address)).of_account(account)
     }
 
     /// The token of this session's forms.
@@ -267,6 +232,13 @@ impl Visitor {
     /// A page of this session.
     pub(super) fn page(&self, title: impl Into<String>) -> ConsolePage {
         let mut page = ConsolePage::new(title);
+        page.flash = self.parameter("done").and_then(|done| navigation::flash(&done));
+        if let Some(account) = &self.open.principal.account {
+            page.frame = Some(Frame { who: account.to_string(), csrf: self.csrf() });
+            page.nav = navigation::portal(&self.path, |scope| self.reach(scope).is_ok());
+            page.brand = Some(portal_look::brand(&self.open));
+            return page;
+        }
         let name = self.open.org_name.as_deref().unwrap_or("Operator");
         page.frame =
             Some(Frame { who: format!("{name} · {}", self.open.key_name), csrf: self.csrf() });
@@ -276,7 +248,6 @@ impl Visitor {
         };
         page.nav = navigation::items(&self.path, is_tenant, may);
         page.viewing = self.viewed_org().map(|org| navigation::viewing(org, &self.csrf()));
-        page.flash = self.parameter("done").and_then(|done| navigation::flash(&done));
         page
     }
 }
@@ -297,7 +268,12 @@ impl FromRequestParts<AppState> for Visitor {
 ///
 /// A browser that follows a link of another site leaves the cookie out, since it is `SameSite=Strict`. So it is asked
 /// once to load the page again, which then is a request of this site.
-fn sign_in(parts: &Parts) -> Response {
+fn sign_in(parts: &Parts, transport: Transport) -> Response {
+    if SessionCookie::Portal.token(transport, &parts.headers).is_some()
+        && SessionCookie::Console.token(transport, &parts.headers).is_none()
+    {
+        return portal_look::ended();
+    }
     let next = parts.uri.path_and_query().map_or("/console", |next| next.as_str());
     let is_page = parts.method.is_safe();
     let site = parts.headers.get(&SEC_FETCH_SITE).map(HeaderValue::as_bytes);
@@ -340,16 +316,6 @@ pub(super) fn is_own_path(path: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn pages_that_are_left_open_do_not_use_the_session() {
-        let headers = |name: HeaderName, value| {
-            HeaderMap::from_iter([(name, HeaderValue::from_static(value))])
-        };
-        assert!(is_use(&HeaderMap::new()) && is_use(&headers(ACCEPT, "text/html")));
-        assert!(!is_use(&headers(HX_REQUEST, "true")));
-        assert!(!is_use(&headers(ACCEPT, "text/event-stream")));
-    }
 
     #[test]
     fn nobody_is_sent_to_another_site() {

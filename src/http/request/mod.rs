@@ -17,6 +17,7 @@ mod fields;
 pub(super) mod json_object;
 mod listing;
 mod patch;
+mod portal;
 mod posted;
 pub(super) mod query;
 pub(super) mod rules;
@@ -33,6 +34,7 @@ pub(super) use extractors::{
 pub(super) use fields::{JsonFields, QueryFields, json_fields, query_fields};
 pub(super) use listing::{ForwardPage, LabelListing, ListPage, Positioned, RequestedList};
 pub(super) use patch::Patch;
+pub(super) use portal::{FrameOrigins, PortalName, PortalScopes};
 pub(super) use posted::{DescribesBody, UnreadRequest};
 pub use schema::RequestSchema;
 pub(super) use schema::{Input, Inputs, header, parameter};

@@ -174,7 +174,7 @@ impl FromJson for TenantScopes {
 }
 
 /// Names every scope that is unknown or not in `grantable`.
-fn scopes(field: &'static str, value: &Value, grantable: Scopes) -> Checked<Scopes> {
+pub(super) fn scopes(field: &'static str, value: &Value, grantable: Scopes) -> Checked<Scopes> {
     let most = Scope::ALL.len();
     let items = value.as_array().filter(|items| (1..=most).contains(&items.len()));
     let Some(items) = items else {
@@ -197,7 +197,7 @@ fn scopes(field: &'static str, value: &Value, grantable: Scopes) -> Checked<Scop
     if faults.is_empty() { Ok(all) } else { Err(faults) }
 }
 
-fn scopes_schema(scopes: impl IntoIterator<Item = Scope>) -> Value {
+pub(super) fn scopes_schema(scopes: impl IntoIterator<Item = Scope>) -> Value {
     let scopes: Vec<&str> = scopes.into_iter().map(Scope::as_str).collect();
     json!({"type": "array", "minItems": 1, "items": {"type": "string", "enum": scopes}})
 }

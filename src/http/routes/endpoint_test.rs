@@ -4,8 +4,8 @@ use std::num::NonZeroU32;
 
 use axum::extract::State;
 
-use crate::api::endpoints;
 use crate::api::views::{DeliveryDetail, TestEvent};
+use crate::api::{Reach, endpoints};
 use crate::domain::{EndpointId, EventType, TEST_EVENT_TYPE, TraceId, Violation};
 use crate::http::error::ApiError;
 use crate::http::extract::{Caller, EndpointsManage, Id, Scoped, Tenant};
@@ -64,8 +64,9 @@ pub(in crate::http) async fn send_to(
     trace_id: TraceId,
 ) -> Result<(RateLimitState, TestEvent), ApiError> {
     let rate_limit = rate_limit::take(app, tenant, NonZeroU32::MIN)?;
-    let (org, by) = (tenant.org_id, tenant.actor());
-    let sent = endpoints::send_test(app.subsystems(), org, id, event_type, trace_id, &by).await?;
+    let reach = Reach::new(tenant.org_id, tenant.principal.account.clone());
+    let by = tenant.actor();
+    let sent = endpoints::send_test(app.subsystems(), reach, id, event_type, trace_id, &by).await?;
     app.metrics.http.events_ingested_total.inc();
     tenant.principal.usage.add(1);
     app.metrics.ingest.events_stored_total.inc();

@@ -17,8 +17,8 @@ use crate::http::request::json_object::JsonObject;
 use crate::http::request::rules::Rules;
 use crate::http::request::schema::ObjectSchema;
 use crate::http::request::{
-    Body, Description, EmptyBody, EndpointUrl, JsonFields, List, ListPage, MergePatch, NoQuery,
-    Positioned, Whole, json_fields,
+    Body, Description, EmptyBody, EndpointUrl, JsonFields, Label, List, ListPage, MergePatch,
+    NoQuery, Positioned, Whole, json_fields, query_fields,
 };
 use crate::http::respond::{Created, Json, NoContent, Secret};
 use crate::http::state::AppState;
@@ -56,6 +56,16 @@ json_fields! {
         group policy: PolicyFields,
         /// How an inbox gives events out.
         group inbox: InboxFields,
+        /// The only account whose events it receives; unset means every event. It cannot be changed later.
+        nullable account_id: Label,
+    }
+}
+
+query_fields! {
+    /// Which endpoints are listed.
+    pub(in crate::http) struct EndpointQuery {
+        /// Those that receive the events of this account alone.
+        account_id: Label,
     }
 }
 
@@ -178,9 +188,10 @@ pub(in crate::http) async fn create(
 pub(in crate::http) async fn list(
     State(app): State<AppState>,
     tenant: Scoped<EndpointsRead>,
-    List { page, listing, filter: () }: List,
+    List { page, listing, filter: EndpointQuery { account_id } }: List<EndpointQuery>,
 ) -> Result<Json<ListPage<EndpointView>>, ApiError> {
-    let endpoints = endpoints::list(app.reads(), tenant.org_id, page).await?;
+    let account = account_id.as_ref().map(|label| label.0.as_str());
+    let endpoints = endpoints::list(app.reads(), tenant.org_id, account, page).await?;
     let manages = manages(&tenant);
     let view = |endpoint| if manages { endpoint } else { EndpointView::masked(endpoint) };
     Ok(Json(listing.page(endpoints.map(|endpoint| view((&endpoint).into())))))
@@ -266,6 +277,7 @@ impl From<&EndpointBody> for NewEndpoint {
             format,
             policy,
             inbox,
+            account_id,
         } = body;
         let InboxFields { visibility_seconds, max_receives } = inbox;
         let inbox = InboxSettings {
@@ -282,6 +294,7 @@ impl From<&EndpointBody> for NewEndpoint {
             policy: policy.into(),
             config,
             secret: secret.into(),
+            account_id: account_id.as_ref().map(|label| label.0.clone()),
         }
     }
 }

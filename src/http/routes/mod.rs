@@ -21,6 +21,7 @@ pub(super) mod metrics;
 pub(super) mod orgs;
 pub(super) mod own_keys;
 pub(super) mod own_org;
+pub(super) mod portal;
 pub(super) mod problems;
 pub(super) mod replays;
 pub(super) mod servers;

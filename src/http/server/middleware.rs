@@ -108,7 +108,7 @@ impl Api {
             // Only the router knows which methods the route allows; keep what it wrote.
             let allow = response.headers_mut().remove(ALLOW);
             response = if is_page {
-                console::failure(&error, &trace_id)
+                console::failure(&error, &trace_id, response.headers())
             } else {
                 respond::problem(&error, &trace_id)
             };

@@ -114,9 +114,12 @@ impl OrgEndpoints {
         self.endpoints.iter().any(|endpoint| endpoint.policy.ordered)
     }
 
-    /// How many deliveries an event of this type makes at most.
-    pub fn matching(&self, event_type: &str) -> usize {
-        let matches = |endpoint: &&Arc<Endpoint>| endpoint.event_types.matches(event_type);
+    /// How many deliveries an event of this type and account makes at most.
+    pub fn matching(&self, event_type: &str, account: Option<&str>) -> usize {
+        let matches = |endpoint: &&Arc<Endpoint>| {
+            endpoint.event_types.matches(event_type)
+                && endpoint.account_id.as_deref().is_none_or(|own| account == Some(own))
+        };
         self.endpoints.iter().filter(matches).count()
     }
 }

@@ -3,6 +3,8 @@
 mod browser;
 mod isolation;
 mod operators;
+mod portal;
+mod portal_escapes;
 mod sessions;
 mod tenants;
 

@@ -66,7 +66,7 @@ async fn endpoint_comes_back_as_it_was_added(subject: &Subject) {
     let store = &subject.store;
     store.insert_endpoint(org, &added, &Actor::CLI).await.unwrap().unwrap();
     assert_eq!(store.endpoint(org, added.id).await.unwrap().as_ref(), Some(&added));
-    let page = store.endpoints(org, FIRST_PAGE).await.unwrap();
+    let page = store.endpoints(org, None, FIRST_PAGE).await.unwrap();
     assert_eq!(page.data, [added]);
     assert!(store.endpoint(org, EndpointId::mint(at(0))).await.unwrap().is_none());
 }

@@ -30,7 +30,7 @@ async fn no_method_shows_one_organisation_what_another_owns(subject: &Subject) {
 
     for (org, owned) in [(owner, 1), (stranger, 0)] {
         assert_eq!(store.keys(org, FIRST_PAGE).await.unwrap().data.len(), owned);
-        assert_eq!(store.endpoints(org, FIRST_PAGE).await.unwrap().data.len(), owned);
+        assert_eq!(store.endpoints(org, None, FIRST_PAGE).await.unwrap().data.len(), owned);
         let endpoint = store.endpoint(org, endpoint.id).await.unwrap();
         assert_eq!(usize::from(endpoint.is_some()), owned);
         let event = store.event(org, leased.event.id).await.unwrap();

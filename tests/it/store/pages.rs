@@ -53,7 +53,7 @@ async fn every_list_is_walked_whole_though_its_rows_share_a_moment(subject: &Sub
         walk(3, async |p| Ok(store.system().orgs(p).await?.map(|row| row.id.uuid()))).await,
         walk(3, async |p| Ok(store.keys(org, p).await?.map(|row| row.id.uuid()))).await,
         walk(3, async |p| Ok(store.system().keys(p).await?.map(|row| row.id.uuid()))).await,
-        walk(3, async |p| Ok(store.endpoints(org, p).await?.map(|row| row.id.uuid()))).await,
+        walk(3, async |p| Ok(store.endpoints(org, None, p).await?.map(|row| row.id.uuid()))).await,
         walk(3, async |p| Ok(store.events(org, &every, p).await?.map(|row| row.id.uuid()))).await,
         walk(3, async |p| Ok(store.deliveries(org, &all, p).await?.map(|row| row.id.uuid()))).await,
         walk(3, async |p| {

@@ -177,7 +177,7 @@ async fn with_a_key_nothing_secret_is_in_clear_and_without_it_the_rest_is_still_
     let missing = subject.store.system().missing_keys().await.unwrap();
     assert_eq!(missing.iter().map(|key| key.texts).collect::<Vec<_>>(), [3]);
     assert!(why.contains(&missing[0].id), "{why}");
-    let page = subject.store.endpoints(org, FIRST_PAGE).await.unwrap();
+    let page = subject.store.endpoints(org, None, FIRST_PAGE).await.unwrap();
     assert_eq!((page.data.len(), &page.data[0].url), (1, &endpoint.url));
     let answer =
         subject.store.rotate_secret(org, endpoint.id, &new_secret(), DAY, &Actor::CLI, at(2)).await;

@@ -1,8 +1,12 @@
 //! Sessions of the console: few per key, found by the hash of their token, gone with their key and when they have ended.
 
+use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
-use hookgate::domain::{Actor, ApiKeyId, ConsoleSession, Role, SessionGrants, SessionKind};
+use hookgate::domain::{
+    Actor, ApiKeyId, ConsoleSession, OrgId, PortalChange, PortalGrant, PortalSettings, Role, Scope,
+    Scopes, SessionGrants, SessionKind,
+};
 use hookgate::store::SessionHash;
 
 use super::fixtures::{add_org, at, some_key};
@@ -14,9 +18,12 @@ on_both!(
     sessions_end_one_by_one_and_together_and_servers_learn_of_it,
     sessions_that_have_ended_are_deleted,
     looking_into_an_organisation_is_audited,
+    portal_of_an_account_is_opened_once_and_audited,
+    looks_of_the_portal_are_kept_and_their_changes_audited,
 );
 
 const DAY: Duration = Duration::from_hours(24);
+const SOMEWHERE: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
 
 async fn add_key(subject: &Subject) -> ApiKeyId {
     let org = add_org(subject).await;
@@ -61,13 +68,72 @@ async fn link_is_exchanged_once(subject: &Subject) {
     let system = subject.store.system();
     let link = ConsoleSession::new(key, SessionKind::Link, at(0), DAY);
     system.insert_session(&hash(1), &link).await.unwrap();
-    let refused = system.exchange_link(&hash(1), &hash(2), |_| None).await.unwrap();
-    assert!(refused.is_none() && is_there(subject, 1).await);
-    let open = |found: &ConsoleSession| Some(session(found.key_id, 5));
-    let opened = system.exchange_link(&hash(1), &hash(2), open).await.unwrap();
-    assert_eq!(opened, Some(session(key, 5)));
+    let late = system.exchange_link(&hash(1), &hash(2), SOMEWHERE, at(0).plus(DAY)).await.unwrap();
+    assert!(late.is_none() && is_there(subject, 1).await);
+    let opened = system.exchange_link(&hash(1), &hash(2), SOMEWHERE, at(5)).await.unwrap();
+    let kind = SessionKind::Console;
+    assert_eq!(opened, Some(ConsoleSession::new(key, kind, at(5), ConsoleSession::LASTS)));
     assert!(!is_there(subject, 1).await && is_there(subject, 2).await);
-    assert!(system.exchange_link(&hash(1), &hash(3), open).await.unwrap().is_none());
+    assert!(system.exchange_link(&hash(1), &hash(3), SOMEWHERE, at(5)).await.unwrap().is_none());
+    assert!(system.exchange_link(&hash(2), &hash(3), SOMEWHERE, at(5)).await.unwrap().is_none());
+}
+
+async fn portal_of_an_account_is_opened_once_and_audited(subject: &Subject) {
+    let org = add_org(subject).await;
+    let key = some_key(Role::Tenant(org), at(0));
+    let (store, system) = (&subject.store, subject.store.system());
+    system.insert_key(&key, &Actor::CLI).await.unwrap().unwrap();
+    let scopes = Scopes::of(Scope::EventsRead);
+    let grant = PortalGrant { scopes, lasts_seconds: 3600, return_url: None };
+    let link = |account: &str, seconds| {
+        ConsoleSession::portal_link(key.id, account.to_owned(), grant.clone(), at(seconds))
+    };
+    let by = Actor::key(key.id, Some(SOMEWHERE));
+    let most = u8::try_from(SessionKind::PortalLink.per_account_max()).unwrap();
+    assert!(store.insert_portal_link(org, &hash(100), &link("other", 0), &by).await.unwrap());
+    for number in 0..=most {
+        let link = link("acme", number.into());
+        assert!(store.insert_portal_link(org, &hash(number), &link, &by).await.unwrap());
+    }
+    assert!(!is_there(subject, 0).await, "the oldest of the account has ended");
+    assert!(is_there(subject, 1).await && is_there(subject, 100).await, "not another account's");
+    let opened = system.exchange_link(&hash(1), &hash(200), SOMEWHERE, at(60)).await.unwrap();
+    let opened = opened.unwrap();
+    assert_eq!((opened.kind, opened.account_id.as_deref()), (SessionKind::Portal, Some("acme")));
+    assert_eq!(system.session(&hash(200)).await.unwrap(), Some(opened));
+    assert!(system.exchange_link(&hash(1), &hash(201), SOMEWHERE, at(60)).await.unwrap().is_none());
+    let page = hookgate::domain::PageRequest { limit: 100, after: None };
+    let entries = store.audit_log(org, page).await.unwrap().data;
+    let opening = entries.iter().find(|entry| entry.action == "portal.open").unwrap();
+    assert_eq!(opening.changes["portal_account_id"], "acme");
+    assert_eq!(opening.address.as_deref(), Some("192.0.2.1"));
+    let made = entries.iter().filter(|entry| entry.action == "portal_link.create").count();
+    assert_eq!(made, usize::from(most) + 2);
+    let nobody = OrgId::mint(at(1));
+    assert!(!store.insert_portal_link(nobody, &hash(9), &link("a", 0), &by).await.unwrap());
+}
+
+async fn looks_of_the_portal_are_kept_and_their_changes_audited(subject: &Subject) {
+    let (org, store) = (add_org(subject).await, &subject.store);
+    assert_eq!(store.portal_settings(org).await.unwrap(), PortalSettings::default());
+    let change = PortalChange {
+        name: Some(Some("Acme".to_owned())),
+        colour: Some(Some("#3545b0".parse().unwrap())),
+        logo: Some(Some("data:image/png;base64,iVBORw0KGgo=".parse().unwrap())),
+        allowed_origins: Some(vec!["https://app.example.com".parse().unwrap()]),
+    };
+    let changed = store.change_portal(org, &change, &Actor::CLI, at(1)).await.unwrap().unwrap();
+    assert_eq!(store.portal_settings(org).await.unwrap(), changed);
+    let reset = PortalChange { colour: Some(None), ..PortalChange::default() };
+    store.change_portal(org, &reset, &Actor::CLI, at(2)).await.unwrap().unwrap();
+    let after = store.portal_settings(org).await.unwrap();
+    assert_eq!((after.colour, &after.logo), (None, &changed.logo));
+    let page = hookgate::domain::PageRequest { limit: 10, after: None };
+    let entries = store.audit_log(org, page).await.unwrap().data;
+    let told = entries.iter().filter(|entry| entry.action == "portal.update").count();
+    assert_eq!((told, &entries[1].changes["logo"]), (2, &serde_json::json!("changed")));
+    let nobody = OrgId::mint(at(1));
+    assert!(store.change_portal(nobody, &change, &Actor::CLI, at(1)).await.unwrap().is_none());
 }
 
 async fn sessions_end_one_by_one_and_together_and_servers_learn_of_it(subject: &Subject) {
@@ -105,7 +171,7 @@ async fn looking_into_an_organisation_is_audited(subject: &Subject) {
     let system = subject.store.system();
     system.insert_key(&operator, &Actor::CLI).await.unwrap().unwrap();
     system.insert_session(&hash(1), &session(operator.id, 0)).await.unwrap();
-    let grants = SessionGrants { viewed_org: Some(org) };
+    let grants = SessionGrants { viewed_org: Some(org), portal: None };
     let by = Actor::key(operator.id, None);
     let mark = system.keys_changed(None).await.unwrap().mark;
     system.view_org((&hash(1), operator.id), (&grants, org), &by, at(1)).await.unwrap();

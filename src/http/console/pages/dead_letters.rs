@@ -22,7 +22,7 @@ const PATH: &str = "/console/dead-letters";
 
 /// `GET /console/dead-letters`.
 pub(in crate::http::console) async fn list(visitor: Visitor) -> Result<ConsolePage, ConsoleError> {
-    let org = visitor.org(Scope::EventsRead)?;
+    let reach = visitor.reach(Scope::EventsRead)?;
     let Asked { filter, page: request, list, faults } = lists::asked::<DeadLetterQuery>(&visitor);
     let page = visitor
         .page("Dead letters")
@@ -32,7 +32,7 @@ pub(in crate::http::console) async fn list(visitor: Visitor) -> Result<ConsolePa
         return Ok(page);
     }
     let filter = filter.filter();
-    let found = dead_letters::list(visitor.app.replica_reads(), org, &filter, request).await?;
+    let found = dead_letters::list(visitor.app.replica_reads(), reach, &filter, request).await?;
     let is_empty = found.data.is_empty();
     let (first, next) = visitor.list_pages(&list, found.next_cursor);
     let columns = ["Event type", "Endpoint", "Reason", "Last error", "Given up", "Replayed"];
@@ -44,8 +44,15 @@ pub(in crate::http::console) async fn list(visitor: Visitor) -> Result<ConsolePa
             "Deliveries come here when every attempt of their schedule has failed.",
         );
     let mut page = page.section(table.html());
+    if visitor.is_portal() && visitor.parameter("endpoint_id").is_none() {
+        // Many at once are those of one endpoint.
+        return Ok(page);
+    }
     if visitor.may(Scope::EndpointsManage) && !is_empty {
         page = page.section(together(&visitor));
+    }
+    if visitor.is_portal() {
+        return Ok(page);
     }
     Ok(page.section(super::replays::latest(&visitor).await?))
 }
@@ -115,8 +122,11 @@ pub(in crate::http::console) async fn one(
     visitor: Visitor,
     Id(id): Id<DeadLetterId>,
 ) -> Result<ConsolePage, ConsoleError> {
-    let org = visitor.org(Scope::EventsRead)?;
-    let look = |subsystems| async move { dead_letters::one(&subsystems, org, id).await };
+    let reach = visitor.reach(Scope::EventsRead)?;
+    let look = |subsystems| {
+        let reach = reach.clone();
+        async move { dead_letters::one(&subsystems, reach, id).await }
+    };
     let letter = visitor.app.look_up(look).await?;
     let title = letter.event_type.clone().unwrap_or_else(|| "Rejected event".to_owned());
     let mut page = visitor.page(title).crumb(PATH, "Dead letters");
@@ -161,8 +171,8 @@ pub(in crate::http::console) async fn replay(
     Id(id): Id<DeadLetterId>,
     PostedForm { visitor, .. }: PostedForm,
 ) -> Result<Response, ConsoleError> {
-    let (org, by) = visitor.change(Scope::EndpointsManage)?;
-    Ok(match dead_letters::replay(visitor.app.subsystems(), org, id, &by).await? {
+    let (reach, by) = visitor.change(Scope::EndpointsManage)?;
+    Ok(match dead_letters::replay(visitor.app.subsystems(), reach, id, &by).await? {
         DeadLetterReplay::Delivery(delivery) => {
             see_other(&format!("/console/deliveries/{}?done=replayed", delivery.id))
         }
@@ -177,7 +187,7 @@ pub(in crate::http::console) async fn discard(
     Id(id): Id<DeadLetterId>,
     PostedForm { visitor, .. }: PostedForm,
 ) -> Result<Response, ConsoleError> {
-    let (org, by) = visitor.change(Scope::EndpointsManage)?;
-    dead_letters::delete(visitor.app.subsystems(), org, id, &by).await?;
+    let (reach, by) = visitor.change(Scope::EndpointsManage)?;
+    dead_letters::delete(visitor.app.subsystems(), reach, id, &by).await?;
     Ok(see_other(&format!("{PATH}?done=discarded")))
 }

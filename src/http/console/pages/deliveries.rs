@@ -22,14 +22,14 @@ const PATH: &str = "/console/deliveries";
 
 /// `GET /console/deliveries`.
 pub(in crate::http::console) async fn list(visitor: Visitor) -> Result<ConsolePage, ConsoleError> {
-    let org = visitor.org(Scope::EventsRead)?;
+    let reach = visitor.reach(Scope::EventsRead)?;
     let Asked { filter, page: request, list, faults } = lists::asked::<DeliveryQuery>(&visitor);
     let page = lists::with_filters(visitor.page("Deliveries"), filters(&visitor), &faults);
     if !faults.is_empty() {
         return Ok(page);
     }
     let filter = filter.filter();
-    let found = deliveries::list(visitor.app.replica_reads(), org, &filter, request).await?;
+    let found = deliveries::list(visitor.app.replica_reads(), reach, &filter, request).await?;
     let found = found.map(DeliveryView::from);
     let (first, next) = visitor.list_pages(&list, found.next_cursor);
     let columns = ["Event", "Endpoint", "State", "Created", "#Attempts", "Last error"];
@@ -98,8 +98,11 @@ pub(in crate::http::console) async fn one(
     visitor: Visitor,
     Id(id): Id<DeliveryId>,
 ) -> Result<ConsolePage, ConsoleError> {
-    let org = visitor.org(Scope::EventsRead)?;
-    let look = |subsystems| async move { deliveries::one(&subsystems, org, id).await };
+    let reach = visitor.reach(Scope::EventsRead)?;
+    let look = |subsystems| {
+        let reach = reach.clone();
+        async move { deliveries::one(&subsystems, reach, id).await }
+    };
     let DeliveryDetail { delivery, attempts } = visitor.app.look_up(look).await?;
     let mut page = visitor.page("Delivery").crumb(PATH, "Deliveries");
     if visitor.may(Scope::EndpointsManage) {
@@ -230,8 +233,8 @@ pub(in crate::http::console) async fn retry(
     Id(id): Id<DeliveryId>,
     PostedForm { visitor, .. }: PostedForm,
 ) -> Result<Response, ConsoleError> {
-    let (org, by) = visitor.change(Scope::EndpointsManage)?;
-    deliveries::retry(visitor.app.subsystems(), org, id, &by).await?;
+    let (reach, by) = visitor.change(Scope::EndpointsManage)?;
+    deliveries::retry(visitor.app.subsystems(), reach, id, &by).await?;
     Ok(see_other(&format!("{PATH}/{id}?done=retried")))
 }
 
@@ -240,8 +243,8 @@ pub(in crate::http::console) async fn replay(
     Id(id): Id<DeliveryId>,
     PostedForm { visitor, .. }: PostedForm,
 ) -> Result<Response, ConsoleError> {
-    let (org, by) = visitor.change(Scope::EndpointsManage)?;
-    let repeated = deliveries::replay(visitor.app.subsystems(), org, id, &by).await?;
+    let (reach, by) = visitor.change(Scope::EndpointsManage)?;
+    let repeated = deliveries::replay(visitor.app.subsystems(), reach, id, &by).await?;
     Ok(see_other(&format!("{PATH}/{}?done=replayed", repeated.id)))
 }
 
@@ -250,8 +253,8 @@ pub(in crate::http::console) async fn cancel(
     Id(id): Id<DeliveryId>,
     PostedForm { visitor, .. }: PostedForm,
 ) -> Result<Response, ConsoleError> {
-    let (org, by) = visitor.change(Scope::EndpointsManage)?;
-    deliveries::cancel(visitor.app.subsystems(), org, id, &by).await?;
+    let (reach, by) = visitor.change(Scope::EndpointsManage)?;
+    deliveries::cancel(visitor.app.subsystems(), reach, id, &by).await?;
     Ok(see_other(&format!("{PATH}/{id}?done=cancelled")))
 }
 

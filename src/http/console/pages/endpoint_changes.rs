@@ -32,7 +32,8 @@ const CHANGED_MEANWHILE: &str = "Nothing was saved: the endpoint was changed mea
 
 /// `GET /console/endpoints/new`.
 pub(in crate::http::console) async fn new(visitor: Visitor) -> Result<ConsolePage, ConsoleError> {
-    let kind = visitor.parameter("kind").unwrap_or_else(|| "webhook".to_owned());
+    let kind = visitor.parameter("kind").filter(|_| !visitor.is_portal());
+    let kind = kind.unwrap_or_else(|| "webhook".to_owned());
     let values = Values::of_kind(kind);
     new_page(&visitor, &values, &[]).await
 }
@@ -42,21 +43,23 @@ async fn new_page(
     values: &Values,
     faults: &[Violation],
 ) -> Result<ConsolePage, ConsoleError> {
-    let (org, _) = visitor.change(Scope::EndpointsManage)?;
-    let form = values.form(visitor, org, (PATH.to_owned(), "Create endpoint"), true).await?;
+    let (reach, _) = visitor.change(Scope::EndpointsManage)?;
+    let form = values.form(visitor, reach, (PATH.to_owned(), "Create endpoint"), true).await?;
     let (title, other, label) = if values.is_inbox() {
         ("Add inbox", "webhook", "Add a webhook endpoint instead")
     } else {
         ("Add endpoint", "pull", "Add an inbox instead")
     };
-    let page = visitor.page(title).crumb(PATH, "Endpoints");
-    let page = page.action(Button::link(label, &format!("{PATH}/new?kind={other}"), false));
+    let mut page = visitor.page(title).crumb(PATH, "Endpoints");
+    if !visitor.is_portal() {
+        page = page.action(Button::link(label, &format!("{PATH}/new?kind={other}"), false));
+    }
     Ok(page.section(Panel::html("", vec![form.faults(faults).html()])))
 }
 
 /// `GET /console/endpoints/check-url`: what is wrong with a URL, for the form while one types.
 pub(in crate::http::console) async fn check_url(visitor: Visitor) -> Result<String, ConsoleError> {
-    visitor.org(Scope::EndpointsManage)?;
+    visitor.reach(Scope::EndpointsManage)?;
     let url = visitor.parameter("url").unwrap_or_default();
     if url.is_empty() {
         return Ok(String::new());
@@ -69,11 +72,12 @@ pub(in crate::http::console) async fn check_url(visitor: Visitor) -> Result<Stri
 pub(in crate::http::console) async fn create(
     PostedForm { visitor, form }: PostedForm,
 ) -> Result<Response, ConsoleError> {
-    let (org, by) = visitor.change(Scope::EndpointsManage)?;
+    let (reach, by) = visitor.change(Scope::EndpointsManage)?;
     let values = Values::posted(&form);
     let created = async {
         let body: EndpointBody = FormData::fields(&visitor, values.body(true))?;
-        Ok(endpoints::create(visitor.app.subsystems(), org, NewEndpoint::from(&body), &by).await?)
+        Ok(endpoints::create(visitor.app.subsystems(), reach, NewEndpoint::from(&body), &by)
+            .await?)
     };
     let endpoint = match created.await {
         Ok(endpoint) => endpoint,
@@ -101,11 +105,10 @@ fn created_page(visitor: &Visitor, endpoint: &Endpoint) -> ConsolePage {
         parts.push(
             Button::new("Send test event", format!("{path}/test"), &visitor.csrf()).main().html(),
         );
-        parts.push(Button::link(
-            "How to verify",
-            &format!("/console/samples?endpoint_id={}", endpoint.id),
-            false,
-        ));
+        if !visitor.is_portal() {
+            let samples = format!("/console/samples?endpoint_id={}", endpoint.id);
+            parts.push(Button::link("How to verify", &samples, false));
+        }
     }
     parts.push(Button::link("To the endpoint", &path, false));
     let title = format!("Created: {}", name(&endpoint.into()));
@@ -121,8 +124,8 @@ pub(in crate::http::console) async fn edit(
     visitor: Visitor,
     Id(id): Id<EndpointId>,
 ) -> Result<ConsolePage, ConsoleError> {
-    let (org, _) = visitor.change(Scope::EndpointsManage)?;
-    let endpoint = endpoints::one(visitor.app.reads(), org, id).await?;
+    let (reach, _) = visitor.change(Scope::EndpointsManage)?;
+    let endpoint = endpoints::one(visitor.app.reads(), reach, id).await?;
     let detail = endpoints::detail(visitor.app.reads(), &endpoint).await?;
     let values = Values::of(&detail, endpoint.revision().to_string());
     edit_page(&visitor, &endpoint, &values, &[]).await
@@ -136,7 +139,8 @@ async fn edit_page(
 ) -> Result<ConsolePage, ConsoleError> {
     let path = format!("{PATH}/{}", endpoint.id);
     let action = (path.clone(), "Save");
-    let form = values.form(visitor, endpoint.org_id, action, false).await?.cancel(&path);
+    let reach = visitor.reach(Scope::EndpointsManage)?;
+    let form = values.form(visitor, reach, action, false).await?.cancel(&path);
     let page = visitor.page("Edit endpoint").crumb(PATH, "Endpoints");
     let page = page.crumb(&*path, &name(&EndpointView::from(endpoint)));
     Ok(page.section(Panel::html("", vec![form.faults(faults).html()])))
@@ -147,8 +151,8 @@ pub(in crate::http::console) async fn change(
     Id(id): Id<EndpointId>,
     PostedForm { visitor, form }: PostedForm,
 ) -> Result<Response, ConsoleError> {
-    let (org, by) = visitor.change(Scope::EndpointsManage)?;
-    let endpoint = endpoints::one(visitor.app.subsystems(), org, id).await?;
+    let (reach, by) = visitor.change(Scope::EndpointsManage)?;
+    let endpoint = endpoints::one(visitor.app.subsystems(), reach.clone(), id).await?;
     let kind = endpoint.kind.as_str().to_owned();
     let mut values = Values::posted(&form);
     values.kind = kind;
@@ -160,11 +164,11 @@ pub(in crate::http::console) async fn change(
             "" => subsystems.clone(),
             revision => IfMatch::of_form(revision).allow(subsystems, &endpoint.revision())?,
         };
-        Ok(endpoints::change(&subsystems, org, id, &change, &by).await?)
+        Ok(endpoints::change(&subsystems, reach.clone(), id, &change, &by).await?)
     };
     match changed.await {
         Err(ConsoleError::Api(ApiError::Store(StoreError::Changed))) => {
-            let now = endpoints::one(visitor.app.subsystems(), org, id).await?;
+            let now = endpoints::one(visitor.app.subsystems(), reach, id).await?;
             values.revision = now.revision().to_string();
             let page = edit_page(&visitor, &now, &values, &[]).await?.lead(CHANGED_MEANWHILE);
             Ok(page.status(StatusCode::PRECONDITION_FAILED).into_response())
@@ -182,11 +186,11 @@ pub(in crate::http::console) async fn enable(
     Id(id): Id<EndpointId>,
     PostedForm { visitor, form }: PostedForm,
 ) -> Result<Response, ConsoleError> {
-    let (org, by) = visitor.change(Scope::EndpointsManage)?;
+    let (reach, by) = visitor.change(Scope::EndpointsManage)?;
     let enabled = form.is_on("enabled");
     let reason = (!enabled).then(|| DISABLED_BY_OWNER.to_owned());
     let change = EndpointChange { disabled_reason: Some(reason), ..EndpointChange::default() };
-    endpoints::change(visitor.app.subsystems(), org, id, &change, &by).await?;
+    endpoints::change(visitor.app.subsystems(), reach, id, &change, &by).await?;
     let done = if enabled { "enabled" } else { "disabled" };
     Ok(see_other(&format!("{PATH}/{id}?done={done}")))
 }
@@ -208,8 +212,8 @@ pub(in crate::http::console) async fn show_secret(
     Id(id): Id<EndpointId>,
     PostedForm { visitor, .. }: PostedForm,
 ) -> Result<ConsolePage, ConsoleError> {
-    let (org, by) = visitor.change(Scope::EndpointsManage)?;
-    let secrets = endpoints::show_secrets(visitor.app.subsystems(), org, id, &by).await?;
+    let (reach, by) = visitor.change(Scope::EndpointsManage)?;
+    let secrets = endpoints::show_secrets(visitor.app.subsystems(), reach, id, &by).await?;
     Ok(secrets_page(&visitor, "Secret", &secrets))
 }
 
@@ -218,7 +222,7 @@ pub(in crate::http::console) async fn rotate(
     Id(id): Id<EndpointId>,
     PostedForm { visitor, form }: PostedForm,
 ) -> Result<ConsolePage, ConsoleError> {
-    let (org, by) = visitor.change(Scope::EndpointsManage)?;
+    let (reach, by) = visitor.change(Scope::EndpointsManage)?;
     let body = [("overlap_seconds".to_owned(), number(form.some("overlap_seconds")))];
     let SecretRotation { overlap_seconds, .. } =
         FormData::fields(&visitor, body.into_iter().collect())?;
@@ -226,7 +230,7 @@ pub(in crate::http::console) async fn rotate(
     let overlap = overlap.unwrap_or(Secrets::OVERLAP_DEFAULT);
     let choice = SecretChoice::default();
     let rotated =
-        endpoints::rotate_secret(visitor.app.subsystems(), org, id, choice, overlap, &by).await?;
+        endpoints::rotate_secret(visitor.app.subsystems(), reach, id, choice, overlap, &by).await?;
     Ok(secrets_page(&visitor, "Secret rotated", &rotated))
 }
 
@@ -255,12 +259,12 @@ pub(in crate::http::console) async fn replay(
     Id(id): Id<EndpointId>,
     PostedForm { visitor, form }: PostedForm,
 ) -> Result<Response, ConsoleError> {
-    let (org, by) = visitor.change(Scope::EndpointsManage)?;
+    let (reach, by) = visitor.change(Scope::EndpointsManage)?;
     let since = form.some("since").map(time);
     let body = [("since".to_owned(), text(since.as_deref()))];
     let EndpointReplay { since, until } = FormData::fields(&visitor, body.into_iter().collect())?;
     let subsystems = visitor.app.subsystems();
-    let replay = replays::start_of_endpoint(subsystems, org, id, since, until, &by).await?;
+    let replay = replays::start_of_endpoint(subsystems, reach, id, since, until, &by).await?;
     Ok(see_other(&format!("/console/replays/{}", replay.id)))
 }
 
@@ -269,8 +273,8 @@ pub(in crate::http::console) async fn cancel_pending(
     Id(id): Id<EndpointId>,
     PostedForm { visitor, .. }: PostedForm,
 ) -> Result<Response, ConsoleError> {
-    let (org, by) = visitor.change(Scope::EndpointsManage)?;
-    endpoints::cancel_pending(visitor.app.subsystems(), org, id, &by).await?;
+    let (reach, by) = visitor.change(Scope::EndpointsManage)?;
+    endpoints::cancel_pending(visitor.app.subsystems(), reach, id, &by).await?;
     Ok(see_other(&format!("{PATH}/{id}?done=cancelled")))
 }
 
@@ -279,7 +283,7 @@ pub(in crate::http::console) async fn delete(
     Id(id): Id<EndpointId>,
     PostedForm { visitor, .. }: PostedForm,
 ) -> Result<Response, ConsoleError> {
-    let (org, by) = visitor.change(Scope::EndpointsManage)?;
-    endpoints::delete(visitor.app.subsystems(), org, id, &by).await?;
+    let (reach, by) = visitor.change(Scope::EndpointsManage)?;
+    endpoints::delete(visitor.app.subsystems(), reach, id, &by).await?;
     Ok(see_other(&format!("{PATH}?done=deleted")))
 }

@@ -3,9 +3,9 @@
 use serde_json::{Map, Value, json};
 
 use super::endpoints::PATH;
-use crate::api::accounts;
 use crate::api::views::EndpointDetail;
-use crate::domain::{EndpointKind, EventType, EventTypeFilters, OrgId};
+use crate::api::{Reach, accounts};
+use crate::domain::{EndpointKind, EventType, EventTypeFilters};
 use crate::http::console::failure::ConsoleError;
 use crate::http::console::posted::{FormData, number, text};
 use crate::http::console::ui::{ConsoleForm, FieldKind, FormField};
@@ -139,12 +139,12 @@ impl Values {
     pub(super) async fn form(
         &self,
         visitor: &Visitor,
-        org: OrgId,
+        reach: Reach,
         (action, submit): (String, &str),
         is_new: bool,
     ) -> Result<ConsoleForm, ConsoleError> {
-        let seen = accounts::event_types(visitor.app.replica_reads(), org, None, TYPES_OFFERED);
-        let seen = seen.await?.data.into_iter().map(|seen| seen.r#type);
+        let seen = accounts::types_seen(visitor.app.replica_reads(), reach, TYPES_OFFERED);
+        let seen = seen.await?.into_iter();
         let seen: Vec<String> = seen.filter(|name| !EventType::is_operational(name)).collect();
         let others = self.event_types.iter().filter(|filter| !seen.contains(filter));
         let others = others.cloned().collect::<Vec<_>>().join(", ");

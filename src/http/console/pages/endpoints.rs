@@ -20,9 +20,10 @@ const DELIVERIES_SHOWN: u32 = 10;
 
 /// `GET /console/endpoints`.
 pub(in crate::http::console) async fn list(visitor: Visitor) -> Result<ConsolePage, ConsoleError> {
-    let org = visitor.org(Scope::EndpointsRead)?;
+    let reach = visitor.reach(Scope::EndpointsRead)?;
     let (request, list) = lists::page_request(&visitor);
-    let found = endpoints::list(visitor.app.reads(), org, request).await?;
+    let account = visitor.parameter("account_id");
+    let found = endpoints::list(visitor.app.reads(), reach, account.as_deref(), request).await?;
     let (first, next) = visitor.list_pages(&list, found.next_cursor);
     let now = visitor.app.reads().clock.now();
     let rows = found.data.iter().map(|endpoint| row(&shown(&visitor, endpoint), now));
@@ -82,9 +83,9 @@ pub(in crate::http::console) async fn one(
     visitor: Visitor,
     Id(id): Id<EndpointId>,
 ) -> Result<ConsolePage, ConsoleError> {
-    let org = visitor.org(Scope::EndpointsRead)?;
+    let reach = visitor.reach(Scope::EndpointsRead)?;
     let subsystems = visitor.app.reads();
-    let endpoint = endpoints::one(subsystems, org, id).await?;
+    let endpoint = endpoints::one(subsystems, reach.clone(), id).await?;
     let detail = endpoints::detail(subsystems, &endpoint).await?;
     let detail = if visitor.may(Scope::EndpointsManage) { detail } else { detail.masked() };
     let view = &detail.endpoint;
@@ -103,12 +104,12 @@ pub(in crate::http::console) async fn one(
         );
         page = page.section(Panel::warning(&text));
     }
-    if visitor.org(Scope::EventsRead).is_ok() {
-        let stats = analytics::endpoint_stats(visitor.app.replica_reads(), org, id).await?;
+    if visitor.reach(Scope::EventsRead).is_ok() {
+        let stats = analytics::endpoint_stats(visitor.app.replica_reads(), reach, id).await?;
         page = page.section(figures(&stats, &detail));
     }
     page = page.section(settings(&detail, subsystems.clock.now()));
-    if visitor.org(Scope::EventsRead).is_ok() {
+    if visitor.reach(Scope::EventsRead).is_ok() {
         page = page.section(latest(&visitor, id).await?);
     }
     if visitor.may(Scope::EndpointsManage) {
@@ -186,7 +187,8 @@ fn settings(detail: &EndpointDetail, now: Timestamp) -> Html {
     let mut facts = FactList::new("Settings")
         .with("State", state(view, now))
         .with_some("Description", Cell::maybe(view.description.as_deref()))
-        .with("Event types", types);
+        .with("Event types", types)
+        .with_some("Account", Cell::maybe(view.account_id.as_deref()));
     if view.kind == EndpointKind::Webhook {
         let signature = view
             .signature
@@ -227,10 +229,10 @@ fn settings(detail: &EndpointDetail, now: Timestamp) -> Html {
 }
 
 async fn latest(visitor: &Visitor, id: EndpointId) -> Result<Html, ConsoleError> {
-    let org = visitor.org(Scope::EventsRead)?;
+    let reach = visitor.reach(Scope::EventsRead)?;
     let filter = DeliveryFilter { endpoint_id: Some(id), ..DeliveryFilter::default() };
     let request = PageRequest::first(DELIVERIES_SHOWN);
-    let found = deliveries::list(visitor.app.replica_reads(), org, &filter, request).await?;
+    let found = deliveries::list(visitor.app.replica_reads(), reach, &filter, request).await?;
     let found = found.map(DeliveryView::from);
     let all = format!("/console/deliveries?endpoint_id={id}");
     let columns = ["Event", "Endpoint", "State", "Created", "#Attempts", "Last error"];

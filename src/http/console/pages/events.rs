@@ -24,22 +24,28 @@ const PATH: &str = "/console/events";
 
 /// `GET /console/events`.
 pub(in crate::http::console) async fn list(visitor: Visitor) -> Result<ConsolePage, ConsoleError> {
-    let org = visitor.org(Scope::EventsRead)?;
+    let reach = visitor.reach(Scope::EventsRead)?;
     let Asked { filter, page: request, list, faults } = lists::asked::<EventQuery>(&visitor);
-    let page = lists::with_filters(visitor.page("Events"), filters(&visitor), &faults)
-        .action(Button::link("Live tail", "/console/live", false));
+    let mut page = lists::with_filters(visitor.page("Events"), filters(&visitor), &faults);
+    if !visitor.is_portal() {
+        page = page.action(Button::link("Live tail", "/console/live", false));
+    }
     if !faults.is_empty() {
         return Ok(page);
     }
     let filter = filter.filter();
-    let found = events::list(visitor.app.replica_reads(), org, &filter, request, false).await?;
+    let found = events::list(visitor.app.replica_reads(), reach, &filter, request, false).await?;
     let (first, next) = visitor.list_pages(&list, found.next_cursor);
     let columns = ["Type", "Accepted", "Account", "User", "#Size"];
-    let table = DataTable::new("Events", &columns)
-        .rows(found.data.iter().map(row))
-        .pages(first, next)
-        .empty("No event matches", "Post one, or widen the filters.")
-        .step("/console/samples", "How to post an event");
+    let table =
+        DataTable::new("Events", &columns).rows(found.data.iter().map(row)).pages(first, next);
+    let table = if visitor.is_portal() {
+        table.empty("No event matches", "Widen the filters, or wait for the first one.")
+    } else {
+        table
+            .empty("No event matches", "Post one, or widen the filters.")
+            .step("/console/samples", "How to post an event")
+    };
     Ok(page.section(table.html()))
 }
 
@@ -74,10 +80,13 @@ pub(in crate::http::console) async fn one(
     visitor: Visitor,
     Id(id): Id<EventId>,
 ) -> Result<ConsolePage, ConsoleError> {
-    let org = visitor.org(Scope::EventsRead)?;
+    let reach = visitor.reach(Scope::EventsRead)?;
     let reading = 2 * visitor.app.settings().event_bytes_max;
     let _reading = held_answer::reserve(&visitor.app, Owner::of(&visitor.open.principal), reading)?;
-    let look = |subsystems| async move { events::one(&subsystems, org, id).await };
+    let look = |subsystems| {
+        let reach = reach.clone();
+        async move { events::one(&subsystems, reach, id).await }
+    };
     let found = visitor.app.look_up(look).await?;
     let EventDetail { event, duplicates, conflicts, deliveries, deliveries_next_cursor } = found;
     let summary = event.summary();
@@ -87,7 +96,10 @@ pub(in crate::http::console) async fn one(
         page = page.action(replay.html());
     }
     let account = summary.account_id.as_deref();
-    let account = account.map_or(Cell::None, super::accounts::link);
+    let account = match account {
+        Some(account) if !visitor.is_portal() => super::accounts::link(account),
+        account => Cell::maybe(account),
+    };
     let facts = FactList::new("Event")
         .with("Id", Cell::code(id))
         .with("Type", Cell::code(&summary.event_type))
@@ -113,7 +125,11 @@ pub(in crate::http::console) async fn one(
             )],
         )
     } else {
-        Panel::html("Payload", vec![CodeBlock::json("Payload", &payload), curl(&event, &payload)])
+        let mut parts = vec![CodeBlock::json("Payload", &payload)];
+        if !visitor.is_portal() {
+            parts.push(curl(&event, &payload));
+        }
+        Panel::html("Payload", parts)
     };
     let all = format!("/console/deliveries?event_id={id}");
     let more = deliveries_next_cursor.map(|_| all);
@@ -154,9 +170,9 @@ pub(in crate::http::console) async fn replay(
     Id(id): Id<EventId>,
     PostedForm { visitor, form }: PostedForm,
 ) -> Result<Response, ConsoleError> {
-    let (org, by) = visitor.change(Scope::EndpointsManage)?;
+    let (reach, by) = visitor.change(Scope::EndpointsManage)?;
     let endpoint = form.some("endpoint_id").map(str::parse).transpose();
     let endpoint = endpoint.map_err(|_| ApiError::NotFound)?;
-    events::replay(visitor.app.subsystems(), org, id, endpoint, &by).await?;
+    events::replay(visitor.app.subsystems(), reach, id, endpoint, &by).await?;
     Ok(see_other(&format!("{PATH}/{id}?done=replayed")))
 }

@@ -70,7 +70,7 @@ pub(super) fn state(key: &KeyView) -> Cell {
 
 /// `GET /console/keys/new`.
 pub(in crate::http::console) async fn new(visitor: Visitor) -> Result<ConsolePage, ConsoleError> {
-    visitor.change(Scope::KeysManage)?;
+    visitor.org_change(Scope::KeysManage)?;
     Ok(new_page(&visitor, &FormData::default(), &[]))
 }
 
@@ -113,7 +113,7 @@ pub(super) fn new_form(
 pub(in crate::http::console) async fn create(
     PostedForm { visitor, form }: PostedForm,
 ) -> Result<Response, ConsoleError> {
-    let (org, by) = visitor.change(Scope::KeysManage)?;
+    let (org, by) = visitor.org_change(Scope::KeysManage)?;
     let created = async {
         let new: NewKey = FormData::fields(&visitor, body(&form))?;
         let own = Role::Tenant(org);
@@ -238,7 +238,7 @@ pub(in crate::http::console) async fn rename(
     Id(id): Id<ApiKeyId>,
     PostedForm { visitor, form }: PostedForm,
 ) -> Result<Response, ConsoleError> {
-    let (org, by) = visitor.change(Scope::KeysManage)?;
+    let (org, by) = visitor.org_change(Scope::KeysManage)?;
     keys::one_of_org(visitor.app.subsystems(), org, id).await?;
     keys::rename(visitor.app.subsystems(), id, form.text("name"), &by).await?;
     Ok(see_other(&format!("{PATH}/{id}?done=saved")))
@@ -249,7 +249,7 @@ pub(in crate::http::console) async fn rotate(
     Id(id): Id<ApiKeyId>,
     PostedForm { visitor, form }: PostedForm,
 ) -> Result<ConsolePage, ConsoleError> {
-    let (org, by) = visitor.change(Scope::KeysManage)?;
+    let (org, by) = visitor.org_change(Scope::KeysManage)?;
     let subsystems = visitor.app.subsystems();
     let old = keys::one_of_org(subsystems, org, id).await?;
     if !visitor.open.principal.scopes.include(old.scopes) {
@@ -267,7 +267,7 @@ pub(in crate::http::console) async fn revoke(
     Id(id): Id<ApiKeyId>,
     PostedForm { visitor, .. }: PostedForm,
 ) -> Result<Response, ConsoleError> {
-    let (org, by) = visitor.change(Scope::KeysManage)?;
+    let (org, by) = visitor.org_change(Scope::KeysManage)?;
     keys::one_of_org(visitor.app.subsystems(), org, id).await?;
     keys::revoke(visitor.app.subsystems(), id, &by).await?;
     Ok(see_other(&format!("{PATH}/{id}?done=revoked")))

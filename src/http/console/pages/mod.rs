@@ -15,6 +15,7 @@ pub(super) mod operator_keys;
 pub(super) mod org_changes;
 pub(super) mod orgs;
 pub(super) mod overview;
+pub(super) mod portal;
 pub(super) mod replays;
 pub(super) mod samples;
 pub(super) mod server;

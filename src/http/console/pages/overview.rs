@@ -38,6 +38,9 @@ pub(in crate::http::console) async fn show(visitor: Visitor) -> Result<ConsolePa
     if visitor.open.principal.role == Role::Operator && visitor.viewed_org().is_none() {
         return operator(&visitor).await;
     }
+    if visitor.is_portal() {
+        return super::portal::overview(&visitor).await;
+    }
     let Ok(org) = visitor.org(Scope::EventsRead) else {
         let text =
             "The key of this session may not read events. The navigation shows what it may do.";

@@ -75,8 +75,8 @@ pub(in crate::http::console) async fn one(
     visitor: Visitor,
     Id(id): Id<ReplayId>,
 ) -> Result<ConsolePage, ConsoleError> {
-    let org = visitor.org(Scope::EventsRead)?;
-    let replay = replays::one(visitor.app.reads(), org, id).await?;
+    let reach = visitor.reach(Scope::EventsRead)?;
+    let replay = replays::one(visitor.app.reads(), reach, id).await?;
     let mut page = visitor.page(action(&replay)).crumb("/console/dead-letters", "Dead letters");
     let is_running = replay.status == ReplayStatus::Running;
     if is_running && visitor.may(Scope::EndpointsManage) {
@@ -111,9 +111,9 @@ fn selection(visitor: &Visitor, form: &FormData) -> Result<DeadLetterFilter, Con
 pub(in crate::http::console) async fn start(
     PostedForm { visitor, form }: PostedForm,
 ) -> Result<Response, ConsoleError> {
-    let (org, by) = visitor.change(Scope::EndpointsManage)?;
+    let (reach, by) = visitor.change(Scope::EndpointsManage)?;
     let filter = selection(&visitor, &form)?;
-    let replay = replays::start(visitor.app.subsystems(), org, &filter, &by).await?;
+    let replay = replays::start(visitor.app.subsystems(), reach, &filter, &by).await?;
     Ok(see_other(&format!("{PATH}/{}", replay.id)))
 }
 
@@ -121,9 +121,9 @@ pub(in crate::http::console) async fn start(
 pub(in crate::http::console) async fn discard(
     PostedForm { visitor, form }: PostedForm,
 ) -> Result<Response, ConsoleError> {
-    let (org, by) = visitor.change(Scope::EndpointsManage)?;
+    let (reach, by) = visitor.change(Scope::EndpointsManage)?;
     let filter = selection(&visitor, &form)?;
-    let job = replays::start_discard(visitor.app.subsystems(), org, &filter, &by).await?;
+    let job = replays::start_discard(visitor.app.subsystems(), reach, &filter, &by).await?;
     Ok(see_other(&format!("{PATH}/{}", job.id)))
 }
 
@@ -132,7 +132,7 @@ pub(in crate::http::console) async fn cancel(
     Id(id): Id<ReplayId>,
     PostedForm { visitor, .. }: PostedForm,
 ) -> Result<Response, ConsoleError> {
-    let (org, by) = visitor.change(Scope::EndpointsManage)?;
-    replays::cancel(visitor.app.subsystems(), org, id, &by).await?;
+    let (reach, by) = visitor.change(Scope::EndpointsManage)?;
+    replays::cancel(visitor.app.subsystems(), reach, id, &by).await?;
     Ok(see_other(&format!("{PATH}/{id}?done=cancelled")))
 }

@@ -6,12 +6,12 @@ use super::endpoints::{name, shown};
 use crate::api::endpoints;
 use crate::api::views::EndpointView;
 use crate::domain::{EndpointId, EndpointKind, PageRequest, Scope};
-use crate::http::console::cookie::{Transport, host};
 use crate::http::console::failure::ConsoleError;
 use crate::http::console::ui::{
     CodeBlock, ConsoleForm, ConsolePage, FieldKind, FormField, Html, Panel, escaped, paragraph,
 };
 use crate::http::console::visitor::Visitor;
+use crate::http::transport::OwnAddress;
 
 const PATH: &str = "/console/samples";
 /// Endpoints to choose from.
@@ -40,8 +40,7 @@ pub(in crate::http::console) async fn show(
     visitor: Visitor,
 ) -> Result<ConsolePage, ConsoleError> {
     let org = visitor.org(Scope::EventsRead)?;
-    let scheme = if visitor.transport == Transport::Secure { "https" } else { "http" };
-    let base = format!("{scheme}://{}", host(&headers).unwrap_or("127.0.0.1:3000"));
+    let OwnAddress(base) = OwnAddress::of(visitor.transport, &headers);
     let mut page = visitor
         .page("Code samples")
         .lead("Replace the key by one of yours with the scope events:write.");
@@ -54,7 +53,7 @@ pub(in crate::http::console) async fn show(
         )));
     }
     let request = PageRequest::first(ENDPOINTS_OFFERED);
-    let found = endpoints::list(visitor.app.reads(), org, request).await?.data;
+    let found = endpoints::list(visitor.app.reads(), org, None, request).await?.data;
     let webhooks: Vec<EndpointView> = found
         .iter()
         .filter(|endpoint| endpoint.kind == EndpointKind::Webhook)

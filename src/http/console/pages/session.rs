@@ -2,17 +2,28 @@
 
 use axum::response::Response;
 
-use super::sign_in::with_cookie;
+use super::sign_in::with_cookies;
 use crate::domain::ConsoleSession;
+use crate::http::console::cookie::SessionCookie;
 use crate::http::console::failure::{ConsoleError, see_other};
 use crate::http::console::posted::PostedForm;
 use crate::http::console::ui::{Button, Cell, ConsolePage, FactList, Panel, paragraph, span};
 use crate::http::console::visitor::Visitor;
+use crate::http::error::ApiError;
 
 /// `GET /console/session`.
 pub(in crate::http::console) async fn show(visitor: Visitor) -> Result<ConsolePage, ConsoleError> {
     let (session, principal) = (&visitor.open.session, &visitor.open.principal);
     let idle = span(ConsoleSession::IDLE_MAX.as_secs());
+    if let Some(account) = visitor.open.principal.account.as_deref() {
+        let facts = FactList::new("")
+            .with("Account", Cell::text(account))
+            .with("Scopes", Cell::code(principal.scopes))
+            .with("Opened", Cell::time(session.created_at))
+            .with("Ends", Cell::time(session.expires_at))
+            .with("Ends when unused for", Cell::text(idle));
+        return Ok(visitor.page("Session").section(facts.html()));
+    }
     let facts = FactList::new("")
         .with("API key", Cell::text(&*visitor.open.key_name))
         .with("Key id", Cell::code(principal.key_id))
@@ -39,6 +50,11 @@ pub(in crate::http::console) async fn show(visitor: Visitor) -> Result<ConsolePa
 pub(in crate::http::console) async fn sign_out_everywhere(
     PostedForm { visitor, .. }: PostedForm,
 ) -> Result<Response, ConsoleError> {
+    if visitor.is_portal() {
+        // The key has the sessions of other accounts, too.
+        return Err(ApiError::NotFound.into());
+    }
     visitor.app.authenticator.end_sessions(visitor.open.session.key_id).await?;
-    Ok(with_cookie(see_other("/console/sign-in"), visitor.transport.forget()))
+    let forgotten = SessionCookie::Console.forget(visitor.transport);
+    Ok(with_cookies(see_other("/console/sign-in"), forgotten))
 }

@@ -1,5 +1,7 @@
 //! Signing in, by a key or by a link that works once, and signing out.
 
+use std::net::IpAddr;
+
 use axum::extract::{FromRequestParts, Path, Request, State};
 use axum::http::header::SET_COOKIE;
 use axum::http::request::Parts;
@@ -7,16 +9,19 @@ use axum::http::{HeaderValue, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use url::form_urlencoded;
 
-use crate::auth::SessionToken;
+use crate::auth::{OpenedLink, SessionToken};
+use crate::domain::ConsoleSession;
 use crate::http::byte_budget::Owner;
 use crate::http::charges;
 use crate::http::client_ip;
-use crate::http::console::cookie::Transport;
+use crate::http::console::cookie::{SessionCookie, Transport};
 use crate::http::console::failure::{ConsoleError, of_sign_in, see_other};
 use crate::http::console::guard;
+use crate::http::console::portal_look;
 use crate::http::console::posted::{FormData, PostedForm};
+use crate::http::console::response_headers::Framing;
 use crate::http::console::ui::{
-    ConsoleForm, ConsolePage, FieldKind, FormField, Panel, paragraph, plain_page,
+    Brand, ConsoleForm, ConsolePage, FieldKind, FormField, Panel, paragraph, plain_page,
 };
 use crate::http::console::visitor::is_own_path;
 use crate::http::error::ApiError;
@@ -55,8 +60,7 @@ pub(in crate::http::console) async fn submit(
     }
     let (mut parts, body) = request.into_parts();
     let transport = transport(&mut parts, &app).await?;
-    let peer = RequestContext::from_request_parts(&mut parts, &app).await?.peer;
-    let client = client_ip::address(peer, &parts.headers, &app.settings().trusted_proxies);
+    let client = client(&mut parts, &app).await?;
     let request = Request::from_parts(parts, body);
     let form = FormData::read(&app, Owner::Anyone, request).await?;
     let next = Some(form.text("next")).filter(|next| is_own_path(next)).unwrap_or("/console");
@@ -81,7 +85,14 @@ pub(in crate::http::console) async fn submit(
     let Some(token) = app.authenticator.open_session(principal.key_id).await? else {
         return refused("This key was rotated. Sign in with its successor.");
     };
-    Ok(with_cookie(see_other(next), transport.keep(&token)))
+    Ok(signed_in(see_other(next), transport, &token))
+}
+
+/// An answer that keeps a session of the console, and drops one of the portal, which would come first.
+fn signed_in(response: Response, transport: Transport, token: &SessionToken) -> Response {
+    let lasts = ConsoleSession::LASTS;
+    let kept = SessionCookie::Console.keep(transport, token, lasts, false);
+    with_cookies(response, kept.into_iter().chain(SessionCookie::Portal.forget(transport)))
 }
 
 /// `GET /console/link/{token}`: a button that uses the link. Loading the page does not: previews of a message and
@@ -95,13 +106,29 @@ pub(in crate::http::console) async fn link(
     if transport == Transport::Plain {
         return Ok(page(transport, "/console", None).into_response());
     }
-    let Some(token) = SessionToken::parse(&token) else { return Ok(link_ended(transport)) };
-    let action = format!("/console/link/{}", token.reveal());
+    let client = client(&mut parts, &app).await?;
+    let looks = match SessionToken::parse(&token) {
+        Some(link) => app.authenticator.look_at_link(&link, client).await?,
+        None => None,
+    };
+    let Some(looks) = looks else { return Ok(link_ended(transport)) };
+    let action = format!("/console/link/{token}");
+    let Some(portal) = &looks.portal else {
+        let form = vec![
+            paragraph("This link opens the console once, in this browser."),
+            ConsoleForm::post(action, "", "Sign in").html(),
+        ];
+        return Ok(plain_page("Sign in").section(Panel::html("", form)).into_response());
+    };
+    Framing::allow(&parts, &portal.allowed_origins);
     let form = vec![
-        paragraph("This link opens the console once, in this browser."),
-        ConsoleForm::post(action, "", "Sign in").html(),
+        paragraph("This link opens the page of your webhooks once, in this browser."),
+        ConsoleForm::post(action, "", "Open").html(),
     ];
-    Ok(plain_page("Sign in").section(Panel::html("", form)).into_response())
+    let name = portal.name.clone().or(looks.org_name).unwrap_or_default();
+    let mut page = plain_page("Webhooks").section(Panel::html("", form));
+    page.brand = Some(Brand::named(name));
+    Ok(page.into_response())
 }
 
 /// `POST /console/link/{token}`: opens the session of a link, once.
@@ -117,20 +144,26 @@ pub(in crate::http::console) async fn use_link(
     if transport == Transport::Plain {
         return Ok(page(transport, "/console", None).into_response());
     }
-    let peer = RequestContext::from_request_parts(&mut parts, &app).await?.peer;
-    let client = client_ip::address(peer, &parts.headers, &app.settings().trusted_proxies);
+    let client = client(&mut parts, &app).await?;
     let opened = match SessionToken::parse(&token) {
         Some(link) => app.authenticator.use_link(&link, client).await?,
         None => None,
     };
-    Ok(match opened {
-        Some(token) => with_cookie(see_other("/console"), transport.keep(&token)),
-        None => link_ended(transport),
-    })
+    let Some(OpenedLink { token, session, portal }) = opened else {
+        return Ok(link_ended(transport));
+    };
+    let to = see_other("/console");
+    let Some(portal) = portal else { return Ok(signed_in(to, transport, &token)) };
+    Framing::allow(&parts, &portal.allowed_origins);
+    let lasts = session.expires_at.since(session.created_at);
+    let is_framed = !portal.allowed_origins.is_empty();
+    let kept = SessionCookie::Portal.keep(transport, &token, lasts, is_framed);
+    Ok(with_cookies(to, kept))
 }
 
 fn link_ended(transport: Transport) -> Response {
-    let fault = "This link was used already, or has ended. Sign in with an API key.";
+    let fault =
+        "This link was used already, or has ended. Ask for a new one, or sign in with an API key.";
     page(transport, "/console", Some(fault)).status(StatusCode::NOT_FOUND).into_response()
 }
 
@@ -139,13 +172,29 @@ pub(in crate::http::console) async fn sign_out(
     PostedForm { visitor, .. }: PostedForm,
 ) -> Result<Response, ConsoleError> {
     visitor.app.authenticator.end_session(&visitor.open).await?;
-    Ok(with_cookie(see_other("/console/sign-in"), visitor.transport.forget()))
+    let cookie = SessionCookie::of(visitor.open.session.kind);
+    let answer = if visitor.is_portal() {
+        portal_look::closed(&visitor.open).into_response()
+    } else {
+        see_other("/console/sign-in")
+    };
+    Ok(with_cookies(answer, cookie.forget(visitor.transport)))
 }
 
-/// An answer that sets the session's cookie.
-pub(super) fn with_cookie(mut response: Response, cookie: Option<HeaderValue>) -> Response {
-    response.headers_mut().extend(cookie.map(|cookie| (SET_COOKIE, cookie)));
+/// An answer that sets these cookies.
+pub(super) fn with_cookies(
+    mut response: Response,
+    cookies: impl IntoIterator<Item = HeaderValue>,
+) -> Response {
+    for cookie in cookies {
+        response.headers_mut().append(SET_COOKIE, cookie);
+    }
     response
+}
+
+async fn client(parts: &mut Parts, app: &AppState) -> Result<IpAddr, ApiError> {
+    let peer = RequestContext::from_request_parts(parts, app).await?.peer;
+    Ok(client_ip::address(peer, &parts.headers, &app.settings().trusted_proxies))
 }
 
 async fn transport(parts: &mut Parts, app: &AppState) -> Result<Transport, ApiError> {

@@ -15,7 +15,7 @@ use crate::domain::{DeliveryStatus, Timestamp};
 pub(super) use blocks::{Button, CodeBlock, FactList, Panel, Tile, Tiles};
 pub(super) use chart::{Chart, ChartBar};
 pub(super) use fields::{ConsoleForm, FieldKind, FormField};
-pub(super) use page::{ConsolePage, Frame, NavItem, plain_page};
+pub(super) use page::{Brand, ConsolePage, Frame, NavItem, plain_page};
 pub(super) use table::DataTable;
 
 /// HTML whose text is escaped.

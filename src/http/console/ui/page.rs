@@ -17,6 +17,24 @@ pub(in crate::http::console) struct Frame {
     pub(in crate::http::console) csrf: String,
 }
 
+/// What a page of the portal looks like: as of the organisation whose it is.
+#[derive(Clone, Debug, Default)]
+pub(in crate::http::console) struct Brand {
+    pub(in crate::http::console) name: String,
+    /// The paths of its image and of its colours.
+    pub(in crate::http::console) logo: Option<String>,
+    pub(in crate::http::console) theme: Option<String>,
+    /// Where the portal leads back to.
+    pub(in crate::http::console) back: Option<String>,
+}
+
+impl Brand {
+    /// With a name alone.
+    pub(in crate::http::console) fn named(name: String) -> Self {
+        Self { name, ..Self::default() }
+    }
+}
+
 /// A place in the navigation.
 #[derive(Clone, Debug)]
 pub(in crate::http::console) struct NavItem {
@@ -33,6 +51,7 @@ pub(in crate::http::console) struct ConsolePage {
     pub(in crate::http::console) frame: Option<Frame>,
     pub(in crate::http::console) nav: Vec<NavItem>,
     pub(in crate::http::console) viewing: Option<Html>,
+    pub(in crate::http::console) brand: Option<Brand>,
     pub(in crate::http::console) flash: Option<&'static str>,
     crumbs: Vec<(String, String)>,
     actions: Vec<Html>,
@@ -50,6 +69,7 @@ impl ConsolePage {
             frame: None,
             nav: Vec::new(),
             viewing: None,
+            brand: None,
             flash: None,
             crumbs: Vec::new(),
             actions: Vec::new(),

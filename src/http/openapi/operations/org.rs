@@ -8,6 +8,14 @@ operations! { Organisation:
     GET_OWN_ORG "getOrg" [];
     /// Limit the rates of own event types
     UPDATE_OWN_ORG "updateOrg" [] r#"{"own_event_type_rates": {"user.login": 60}}"#;
+    /// Show how the portal looks
+    GET_PORTAL "getPortal" [];
+    /// Change how the portal looks
+    UPDATE_PORTAL "updatePortal" [] r##"{"name": "Acme", "colour": "#3545b0", "allowed_origins": ["https://app.example.com"]}"##;
+    /// Create a link to the portal
+    ///
+    /// It opens a session that sees and manages the events and endpoints of one account alone. It works once.
+    CREATE_PORTAL_LINK "createPortalLink" [KEY_IN_GRACE] r#"{"account_id": "acme", "return_url": "https://app.example.com/settings"}"#;
     /// Create a key
     ///
     /// The answer alone has its text.
