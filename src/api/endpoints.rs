@@ -14,7 +14,7 @@ use crate::domain::{
     NewEndpoint, OrgId, Page, PageRequest, SecretChoice, SecretRotationRefusal, Secrets, TraceId,
     Violation,
 };
-use crate::store::{AddRefusal, PendingCancellation};
+use crate::store::{AddRefusal, InboxBacklog, PendingCancellation};
 
 /// The payload of a test event.
 const TEST_PAYLOAD: &[u8] = br#"{"test":true}"#;
@@ -109,6 +109,15 @@ pub async fn detail(
 ) -> Result<EndpointDetail, Refusal> {
     let pending = subsystems.store.pending_count(endpoint.org_id, endpoint.id).await?;
     Ok(EndpointDetail::new(endpoint, pending, subsystems.paused_until(endpoint.id)))
+}
+
+/// What waits in an inbox.
+///
+/// # Errors
+/// When the store fails.
+pub async fn backlog(subsystems: &Subsystems, inbox: &Endpoint) -> Result<InboxBacklog, Refusal> {
+    let now = subsystems.clock.now();
+    Ok(subsystems.store.inbox_backlog(inbox.org_id, inbox.id, now).await?)
 }
 
 /// Changes an endpoint. Its waiting deliveries follow the change at once.

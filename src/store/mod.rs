@@ -107,7 +107,7 @@ pub use events::{
     PlannedDelivery, SHORT_WEIGHT_MAX, UnreadableEndpoint, plan_deliveries, weight,
 };
 pub use idempotency::{IdempotencyClaim, KeptAnswer, NamedRequest};
-pub use inbox::{InboxLookup, InboxSettle, ReceiveRequest, ReceivedEvents};
+pub use inbox::{InboxBacklog, InboxLookup, InboxSettle, ReceiveRequest, ReceivedEvents};
 pub use keys::{ChangeMark, KeyChange, KeyChanges};
 pub use maintenance::MigrateError;
 pub use metrics::{ConnectionPool, DbOperation, DeliveryState, ReadEnd, StoreMetrics};

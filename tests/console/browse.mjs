@@ -3,6 +3,7 @@
 // Fails at the first flow that does not work, and at the end if axe-core found something, if a page wrote an error to
 // the browser's console, or if one asked another host for anything.
 import { readFileSync } from "node:fs";
+import { createServer } from "node:http";
 import { createRequire } from "node:module";
 import { chromium } from "playwright-core";
 
@@ -18,7 +19,7 @@ const browser = await chromium.launch({
   args: ["--no-sandbox", "--disable-background-networking", "--disable-component-update"],
 });
 
-const watched = async (options) => {
+const watched = async (options, others = []) => {
   const context = await browser.newContext({ locale: "en-GB", timezoneId: "Europe/Berlin", ...options });
   const page = await context.newPage();
   // Answers that are no success are written there, too; a flow that wants one says so.
@@ -27,7 +28,7 @@ const watched = async (options) => {
   });
   page.on("pageerror", (error) => faults.push(`${page.url()}: ${error}`));
   page.on("request", (request) => {
-    if (!request.url().startsWith(base)) faults.push(`${page.url()}: asks ${request.url()}`);
+    if (![base, ...others].some((own) => request.url().startsWith(own))) faults.push(`${page.url()}: asks ${request.url()}`);
   });
   page.setDefaultTimeout(20_000);
   return page;
@@ -203,6 +204,78 @@ for (const path of pages.tenant[1]) {
 }
 await plain.getByRole("button", { name: "Sign out" }).click();
 await plain.getByLabel("API key").waitFor();
+
+// Times in forms are the reader's, and sent with their zone.
+const timed = await watched({ viewport: { width: 1280, height: 860 } });
+await signIn(timed, tenantKey);
+await timed.goto(`${base}/console/events?since=2026-01-31T12:00`);
+const from = timed.getByLabel("From (your time)");
+if ((await from.inputValue()) !== "2026-01-31T13:00:00") faults.push(`a time in a form is ${await from.inputValue()}`);
+await from.fill("2026-07-31T13:00:00");
+await timed.getByRole("button", { name: "Filter" }).click();
+await timed.waitForURL(/since=2026-07-31T11%3A00%3A00.000Z/);
+
+// The portal, in a page of another site.
+const embedding = createServer((request, answer) => {
+  const link = new URL(request.url, "http://localhost").searchParams.get("link");
+  const frame = link ? `<iframe title="Webhooks" width="1200" height="800" src="${link}"></iframe>` : "Settings";
+  answer.writeHead(200, { "content-type": "text/html; charset=utf-8" });
+  answer.end(`<!doctype html><html lang="en"><title>Customer</title><link rel="icon" href="data:,"><main>${frame}</main>`);
+});
+await new Promise((done) => embedding.listen(0, "127.0.0.1", done));
+const site = `http://localhost:${embedding.address().port}`;
+const png = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg==";
+const looks = { name: "Acme", colour: "#8a3c00", logo: `data:image/png;base64,${png}`, allowed_origins: [site] };
+await api("/api/portal", { method: "PATCH", body: JSON.stringify(looks) });
+const account = { url: receiver, account_id: "account-1", description: "Of one account" };
+await api("/api/endpoints", { method: "POST", body: JSON.stringify(account) });
+await post("invoice.paid", { order: 999 }, { account_id: "account-1" });
+const link = async () => {
+  const wanted = { account_id: "account-1", return_url: `${site}/` };
+  return (await api("/api/portal-links", { method: "POST", body: JSON.stringify(wanted) })).url;
+};
+const portalPages = async (portal, shown) => {
+  for (const name of ["Events", "Endpoints", "Deliveries", "Dead letters", "Session", "Overview"]) {
+    await portal.getByRole("link", { name, exact: true }).first().click();
+    await portal.getByRole("heading", { name, level: 1 }).waitFor();
+    await shown(name);
+  }
+  await portal.getByRole("link", { name: "Events", exact: true }).click();
+  await portal.getByRole("link", { name: "invoice.paid" }).first().click();
+  await portal.getByText("999").first().waitFor();
+  if (await portal.getByText("Orders to the CRM").count()) faults.push("the portal shows another endpoint");
+  await portal.getByRole("link", { name: "Endpoints", exact: true }).click();
+  await portal.locator("main tbody a").first().click();
+  await portal.getByRole("button", { name: "Send test event" }).click();
+  await portal.getByText("The receiver took it.").waitFor();
+};
+for (const colorScheme of ["light", "dark"]) {
+  const customer = await watched({ viewport: { width: 1280, height: 860 }, colorScheme }, [site]);
+  await customer.goto(await link());
+  await check(customer, "portal link");
+  await customer.getByRole("button", { name: "Open" }).click();
+  await portalPages(customer, async (name) => {
+    await check(customer, `portal ${name} ${colorScheme}`);
+    if (shots) await customer.screenshot({ path: `${shots}/portal-${name.toLowerCase().replace(" ", "-")}-${colorScheme}.png` });
+  });
+  await customer.getByRole("link", { name: "Back", exact: true }).click();
+  await customer.waitForURL(`${site}/`);
+  await customer.context().close();
+}
+const customer = await watched({ viewport: { width: 1280, height: 900 } }, [site, "data:"]);
+await customer.goto(`${site}/?link=${encodeURIComponent(await link())}`);
+const framed = customer.frameLocator("iframe");
+await framed.getByRole("button", { name: "Open" }).click();
+await framed.getByRole("heading", { name: "Overview", level: 1 }).waitFor();
+await portalPages(framed, async () => {});
+await framed.getByRole("button", { name: "Close" }).click();
+await framed.getByRole("heading", { name: "Closed" }).waitFor();
+// The console itself is shown in no frame.
+customer.refusals = true;
+await customer.goto(`${site}/?link=${encodeURIComponent(`${base}/console/sign-in`)}`);
+await customer.waitForTimeout(500);
+if (await customer.frameLocator("iframe").getByLabel("API key").count()) faults.push("the console is shown in a frame");
+embedding.close();
 
 await browser.close();
 if (faults.length > 0) {

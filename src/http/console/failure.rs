@@ -132,7 +132,9 @@ pub(super) fn of_sign_in(error: &AuthError) -> Option<&'static str> {
 }
 
 /// The violations of a form that was refused, or the error that is not about the form.
-pub(super) fn faults(error: ConsoleError) -> Result<Vec<crate::domain::Violation>, ConsoleError> {
+pub(super) fn violations(
+    error: ConsoleError,
+) -> Result<Vec<crate::domain::Violation>, ConsoleError> {
     match error {
         ConsoleError::Api(ApiError::Invalid(violations)) => Ok(violations),
         ConsoleError::Api(ApiError::QuotaReached { what, most }) => {

@@ -3,6 +3,7 @@
 use axum::http::StatusCode;
 use url::form_urlencoded;
 
+use super::failure::ConsoleError;
 use super::posted::time;
 use super::ui::{ConsoleForm, ConsolePage};
 use super::visitor::Visitor;
@@ -17,25 +18,52 @@ pub(super) struct Asked<T> {
     pub(super) page: PageRequest,
     pub(super) list: RequestedList,
     /// What was wrong; then nothing is listed.
-    pub(super) faults: Vec<Violation>,
+    pub(super) violations: Vec<Violation>,
 }
 
 /// Reads the filters of a list. Fields that are left empty are as if they were not there.
-pub(super) fn asked<T: QueryFields>(visitor: &Visitor) -> Asked<T> {
+///
+/// # Errors
+/// When the position is not one of this list.
+pub(super) fn asked<T: QueryFields>(visitor: &Visitor) -> Result<Asked<T>, ConsoleError> {
     let mut query = query(visitor);
     let (page, list) = query.page();
     let filter = T::read(&mut query);
-    Asked { filter, page, list, faults: faults(query) }
+    let violations = violations(query);
+    check_position(&violations)?;
+    Ok(Asked { filter, page, list, violations })
 }
 
 /// Reads the position in a list without filters.
-pub(super) fn page_request(visitor: &Visitor) -> (PageRequest, RequestedList) {
-    query(visitor).page()
+///
+/// # Errors
+/// When it is not one of this list.
+pub(super) fn page_request(
+    visitor: &Visitor,
+) -> Result<(PageRequest, RequestedList), ConsoleError> {
+    let mut query = query(visitor);
+    let page = query.page();
+    check_position(&violations(query))?;
+    Ok(page)
 }
 
 /// Reads the position in a list that is not in the order of time.
-pub(super) fn label_list(visitor: &Visitor) -> LabelListing {
-    query(visitor).labels()
+///
+/// # Errors
+/// When it is not one of this list.
+pub(super) fn label_list(visitor: &Visitor) -> Result<LabelListing, ConsoleError> {
+    let mut query = query(visitor);
+    let list = query.labels();
+    check_position(&violations(query))?;
+    Ok(list)
+}
+
+/// Answers as the API does where the position in a list is malformed, or of another list: no form has a field for it.
+fn check_position(violations: &[Violation]) -> Result<(), ConsoleError> {
+    let of_position =
+        |violation: &&Violation| matches!(violation.field.as_str(), "cursor" | "limit" | "order");
+    let found: Vec<Violation> = violations.iter().filter(of_position).cloned().collect();
+    if found.is_empty() { Ok(()) } else { Err(ApiError::Invalid(found).into()) }
 }
 
 fn query(visitor: &Visitor) -> Query {
@@ -53,7 +81,7 @@ fn query(visitor: &Visitor) -> Query {
     Query::new(path, &text.finish())
 }
 
-fn faults(query: Query) -> Vec<Violation> {
+fn violations(query: Query) -> Vec<Violation> {
     match query.finish() {
         Err(ApiError::Invalid(violations)) => violations,
         _ => Vec::new(),
@@ -64,8 +92,9 @@ fn faults(query: Query) -> Vec<Violation> {
 pub(super) fn with_filters(
     page: ConsolePage,
     form: ConsoleForm,
-    faults: &[Violation],
+    violations: &[Violation],
 ) -> ConsolePage {
-    let status = if faults.is_empty() { StatusCode::OK } else { StatusCode::UNPROCESSABLE_ENTITY };
-    page.section(form.faults(faults).html()).status(status)
+    let status =
+        if violations.is_empty() { StatusCode::OK } else { StatusCode::UNPROCESSABLE_ENTITY };
+    page.section(form.violations(violations).html()).status(status)
 }

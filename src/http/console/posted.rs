@@ -76,7 +76,7 @@ impl FormData {
     }
 }
 
-/// A number as JSON has it; a text that is none stays one, so that the rules name its fault.
+/// A number as JSON has it; a text that is none stays one, so that the rules name its violation.
 pub(super) fn number(text: Option<&str>) -> Value {
     match text {
         None => Value::Null,

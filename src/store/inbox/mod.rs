@@ -38,6 +38,7 @@ use crate::domain::{
 use crate::store::metrics::DbOperation;
 
 pub use lifecycle::InboxLookup;
+pub use status::InboxBacklog;
 
 /// What an endpoint `p` must be for anything to be received from it.
 const IS_READ: &str = "p.kind = 'pull' AND p.disabled_reason IS NULL AND p.removed_at IS NULL";

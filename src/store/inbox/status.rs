@@ -6,9 +6,44 @@ use uuid::Uuid;
 
 use crate::domain::{DeliveryStatus, EndpointId, EventId, OrgId, SettleStatus, Timestamp};
 use crate::store::engine::{Dialect, Row, args};
+use crate::store::page::START_OF_TIME;
 use crate::store::{Result, Store};
 
+/// What waits in an inbox; of more than [`PENDING_COUNTED_MAX`](crate::store::PENDING_COUNTED_MAX), the oldest so many.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct InboxBacklog {
+    /// Events that are not settled.
+    pub waiting: u64,
+    /// Those of them that a consumer has received and not settled, or has given back for later.
+    pub in_flight: u64,
+    /// When the oldest one came.
+    pub oldest: Option<Timestamp>,
+}
+
 impl Store {
+    /// What waits in an inbox.
+    pub async fn inbox_backlog(
+        &self,
+        org: OrgId,
+        inbox: EndpointId,
+        now: Timestamp,
+    ) -> Result<InboxBacklog> {
+        let sql = "SELECT count(*) AS waiting, min(created_at) AS oldest,
+                          count(CASE WHEN due_at > $4 THEN 1 END) AS in_flight
+                   FROM (SELECT d.created_at, d.due_at FROM pending_deliveries d
+                         WHERE d.endpoint_id = (SELECT id FROM endpoints WHERE id = $1 AND org_id = $2)
+                           AND d.created_at > coalesce((SELECT cancel_before FROM endpoints WHERE id = $1), $5)
+                         ORDER BY d.created_at LIMIT $3) d";
+        let most = crate::store::PENDING_COUNTED_MAX + 1;
+        let args = args![inbox, org, most, self.due(now), START_OF_TIME];
+        let row = self.engine.one(sql, args).await?;
+        Ok(InboxBacklog {
+            waiting: row.get("waiting")?,
+            in_flight: row.get("in_flight")?,
+            oldest: row.get_opt("oldest")?,
+        })
+    }
+
     /// What became of the deliveries of some events to an inbox: the newest one's status counts. Events that the inbox
     /// never had, or whose deliveries are deleted, are left out.
     pub async fn inbox_statuses(

@@ -3,6 +3,7 @@
 mod browser;
 mod isolation;
 mod operators;
+mod pages;
 mod portal;
 mod portal_escapes;
 mod sessions;

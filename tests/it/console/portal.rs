@@ -236,7 +236,7 @@ async fn portal_looks_as_its_organisation_wishes_and_is_framed_where_it_allows()
         let path = link(&console, &console.key, &json!({"account_id": "acme"})).await;
         let mut browser = console.browser();
         let seen = browser.get(&path).await;
-        seen.shows("Acme &amp; Co");
+        seen.shows("Acme &#38; Co");
         let ancestors = "frame-ancestors https://app.example.com http://localhost:8080;";
         assert!(seen.header("content-security-policy").contains(ancestors), "{:?}", seen.headers);
         let opening = browser.post_only(&path, &[]).await;
@@ -248,7 +248,7 @@ async fn portal_looks_as_its_organisation_wishes_and_is_framed_where_it_allows()
             assert_eq!(page.header("x-frame-options"), "", "{path}");
         }
         let overview = browser.get("/console").await;
-        overview.shows("Acme &amp; Co").hides("Hookgate");
+        overview.shows("Acme &#38; Co").hides("Hookgate");
         let theme = overview.between("href=\"/console/portal/theme.css?v=", "\"").to_owned();
         let theme = browser.get(&format!("/console/portal/theme.css?v={theme}")).await;
         assert_eq!(theme.header("content-type"), "text/css; charset=utf-8");

@@ -12,15 +12,8 @@ use crate::support::receiver::{Answer, Receiver};
 
 const NOWHERE: &str = "0190b5a7-0000-7000-8000-000000000000";
 /// What no page may show.
-const MARKS: [&str; 7] = [
-    "rival",
-    "tenants-own",
-    "whole.type",
-    "first key",
-    "left this month",
-    "First organisation",
-    "keys:manage",
-];
+const MARKS: [&str; 6] =
+    ["rival", "tenants-own", "whole.type", "first key", "left this month", "keys:manage"];
 
 /// Ids by what stands before them in a path.
 type Ids = Vec<(&'static str, String)>;

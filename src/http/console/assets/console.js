@@ -35,9 +35,36 @@
     }
   };
 
+  // Times in forms: entered in the reader's zone, and sent with theirs, so that the server need not know it.
+  const zone = (root) => {
+    for (const field of root.querySelectorAll("input[data-time]:not([data-zoned])")) {
+      field.dataset.zoned = "";
+      const text = field.value.trim();
+      const at = new Date(/^\d{4}-\d\d-\d\dT[\d:.]+$/.test(text) ? `${text}Z` : text);
+      const isTime = !Number.isNaN(at.getTime());
+      if (text && !isTime) continue;
+      field.type = "datetime-local";
+      field.step = 1;
+      // The field takes a time without a zone, as it is here.
+      field.value = isTime ? new Date(at - at.getTimezoneOffset() * 60000).toISOString().slice(0, 19) : "";
+      const label = field.labels[0];
+      if (label) label.textContent = label.textContent.replace("(UTC)", "(your time)");
+      const hint = document.getElementById(`h-${field.name}`);
+      if (hint) {
+        const here = Intl.DateTimeFormat().resolvedOptions().timeZone;
+        hint.textContent = hint.textContent.replace(/(Such as )?\d{4}-\d\d-\d\dT\d\d:\d\d/, here);
+      }
+      field.form?.addEventListener("formdata", ({ formData }) => {
+        const value = new Date(formData.get(field.name));
+        if (!Number.isNaN(value.getTime())) formData.set(field.name, value.toISOString());
+      });
+    }
+  };
+
   const prepare = (root) => {
     localise(root);
     offerCopies(root);
+    zone(root);
   };
 
   // The live tail: rows come as HTML that the server has escaped.

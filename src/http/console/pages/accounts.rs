@@ -27,7 +27,7 @@ fn query(account: &str) -> String {
 /// `GET /console/accounts`.
 pub(in crate::http::console) async fn list(visitor: Visitor) -> Result<ConsolePage, ConsoleError> {
     let org = visitor.org(Scope::EventsRead)?;
-    let list = lists::label_list(&visitor);
+    let list = lists::label_list(&visitor)?;
     let found = accounts::list(visitor.app.replica_reads(), org, list.after(), SHOWN).await?;
     let (first, next) = visitor.list_pages(&list, found.next_cursor);
     let rows = found.data.iter().map(|account| {

@@ -11,7 +11,7 @@ use crate::http::routes::audit::AuditQuery;
 /// `GET /console/audit`.
 pub(in crate::http::console) async fn list(visitor: Visitor) -> Result<ConsolePage, ConsoleError> {
     let org = visitor.org(Scope::KeysRead)?;
-    let (request, list) = lists::page_request(&visitor);
+    let (request, list) = lists::page_request(&visitor)?;
     let found = audit::list_of_org(visitor.app.reads(), org, request).await?;
     let (first, next) = visitor.list_pages(&list, found.next_cursor);
     let table = table(&found.data).pages(first, next);
@@ -26,12 +26,12 @@ pub(in crate::http::console) async fn of_all(
     visitor: Visitor,
 ) -> Result<ConsolePage, ConsoleError> {
     visitor.operator(Scope::OperatorRead)?;
-    let asked = lists::asked::<AuditQuery>(&visitor);
+    let asked = lists::asked::<AuditQuery>(&visitor)?;
     let org = visitor.parameter("org_id").unwrap_or_default();
     let form = ConsoleForm::filters("/console/operator-audit")
         .field(FormField::line("org_id", "Organisation id").value(org));
-    let page = lists::with_filters(visitor.page("Audit log"), form, &asked.faults);
-    if !asked.faults.is_empty() {
+    let page = lists::with_filters(visitor.page("Audit log"), form, &asked.violations);
+    if !asked.violations.is_empty() {
         return Ok(page);
     }
     let found = audit::list(visitor.app.reads(), asked.filter.org_id, asked.page).await?;

@@ -23,12 +23,13 @@ const PATH: &str = "/console/dead-letters";
 /// `GET /console/dead-letters`.
 pub(in crate::http::console) async fn list(visitor: Visitor) -> Result<ConsolePage, ConsoleError> {
     let reach = visitor.reach(Scope::EventsRead)?;
-    let Asked { filter, page: request, list, faults } = lists::asked::<DeadLetterQuery>(&visitor);
+    let Asked { filter, page: request, list, violations } =
+        lists::asked::<DeadLetterQuery>(&visitor)?;
     let page = visitor
         .page("Dead letters")
         .lead("Deliveries that were given up, and events that the database rejected.");
-    let page = lists::with_filters(page, filters(&visitor), &faults);
-    if !faults.is_empty() {
+    let page = lists::with_filters(page, filters(&visitor), &violations);
+    if !violations.is_empty() {
         return Ok(page);
     }
     let filter = filter.filter();
@@ -73,10 +74,8 @@ fn filters(visitor: &Visitor) -> ConsoleForm {
         )
         .field(replayed.value(value("replayed")))
         .field(FormField::line("endpoint_id", "Endpoint id").value(value("endpoint_id")))
-        .field(
-            FormField::line("since", "From (UTC)").value(value("since")).hint("2026-01-31T12:00"),
-        )
-        .field(FormField::line("until", "Until (UTC)").value(value("until")))
+        .field(FormField::time("since", "From").value(value("since")))
+        .field(FormField::time("until", "Until").value(value("until")))
 }
 
 fn row(letter: &DeadLetter) -> Vec<Cell> {

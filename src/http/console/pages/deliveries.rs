@@ -23,9 +23,10 @@ const PATH: &str = "/console/deliveries";
 /// `GET /console/deliveries`.
 pub(in crate::http::console) async fn list(visitor: Visitor) -> Result<ConsolePage, ConsoleError> {
     let reach = visitor.reach(Scope::EventsRead)?;
-    let Asked { filter, page: request, list, faults } = lists::asked::<DeliveryQuery>(&visitor);
-    let page = lists::with_filters(visitor.page("Deliveries"), filters(&visitor), &faults);
-    if !faults.is_empty() {
+    let Asked { filter, page: request, list, violations } =
+        lists::asked::<DeliveryQuery>(&visitor)?;
+    let page = lists::with_filters(visitor.page("Deliveries"), filters(&visitor), &violations);
+    if !violations.is_empty() {
         return Ok(page);
     }
     let filter = filter.filter();
@@ -64,10 +65,8 @@ fn filters(visitor: &Visitor) -> ConsoleForm {
         )
         .field(FormField::line("endpoint_id", "Endpoint id").value(value("endpoint_id")))
         .field(FormField::line("event_id", "Event id").value(value("event_id")))
-        .field(
-            FormField::line("since", "From (UTC)").value(value("since")).hint("2026-01-31T12:00"),
-        )
-        .field(FormField::line("until", "Until (UTC)").value(value("until")))
+        .field(FormField::time("since", "From").value(value("since")))
+        .field(FormField::time("until", "Until").value(value("until")))
 }
 
 /// The row of a delivery, also below its event and its endpoint.

@@ -13,7 +13,7 @@ use crate::domain::{
     Endpoint, EndpointChange, EndpointId, EndpointKind, NewEndpoint, Scope, SecretChoice, Secrets,
     TEST_EVENT_TYPE, Violation,
 };
-use crate::http::console::failure::{ConsoleError, faults, see_other, sentence};
+use crate::http::console::failure::{ConsoleError, see_other, sentence, violations};
 use crate::http::console::posted::{FormData, PostedForm, number, text, time};
 use crate::http::console::ui::{Button, Cell, CodeBlock, ConsolePage, FactList, Panel, paragraph};
 use crate::http::console::visitor::Visitor;
@@ -41,7 +41,7 @@ pub(in crate::http::console) async fn new(visitor: Visitor) -> Result<ConsolePag
 async fn new_page(
     visitor: &Visitor,
     values: &Values,
-    faults: &[Violation],
+    violations: &[Violation],
 ) -> Result<ConsolePage, ConsoleError> {
     let (reach, _) = visitor.change(Scope::EndpointsManage)?;
     let form = values.form(visitor, reach, (PATH.to_owned(), "Create endpoint"), true).await?;
@@ -54,7 +54,7 @@ async fn new_page(
     if !visitor.is_portal() {
         page = page.action(Button::link(label, &format!("{PATH}/new?kind={other}"), false));
     }
-    Ok(page.section(Panel::html("", vec![form.faults(faults).html()])))
+    Ok(page.section(Panel::html("", vec![form.violations(violations).html()])))
 }
 
 /// `GET /console/endpoints/check-url`: what is wrong with a URL, for the form while one types.
@@ -82,7 +82,7 @@ pub(in crate::http::console) async fn create(
     let endpoint = match created.await {
         Ok(endpoint) => endpoint,
         Err(error) => {
-            return Ok(refused(new_page(&visitor, &values, &faults(error)?).await?));
+            return Ok(refused(new_page(&visitor, &values, &violations(error)?).await?));
         }
     };
     Ok(created_page(&visitor, &endpoint).into_response())
@@ -135,7 +135,7 @@ async fn edit_page(
     visitor: &Visitor,
     endpoint: &Endpoint,
     values: &Values,
-    faults: &[Violation],
+    violations: &[Violation],
 ) -> Result<ConsolePage, ConsoleError> {
     let path = format!("{PATH}/{}", endpoint.id);
     let action = (path.clone(), "Save");
@@ -143,7 +143,7 @@ async fn edit_page(
     let form = values.form(visitor, reach, action, false).await?.cancel(&path);
     let page = visitor.page("Edit endpoint").crumb(PATH, "Endpoints");
     let page = page.crumb(&*path, &name(&EndpointView::from(endpoint)));
-    Ok(page.section(Panel::html("", vec![form.faults(faults).html()])))
+    Ok(page.section(Panel::html("", vec![form.violations(violations).html()])))
 }
 
 /// `POST /console/endpoints/{id}`.
@@ -175,8 +175,8 @@ pub(in crate::http::console) async fn change(
         }
         Ok(_) => Ok(see_other(&format!("{PATH}/{id}?done=saved"))),
         Err(error) => {
-            let faults = faults(error)?;
-            Ok(refused(edit_page(&visitor, &endpoint, &values, &faults).await?))
+            let violations = violations(error)?;
+            Ok(refused(edit_page(&visitor, &endpoint, &values, &violations).await?))
         }
     }
 }

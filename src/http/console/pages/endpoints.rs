@@ -8,20 +8,23 @@ use crate::domain::{
 use crate::http::console::failure::ConsoleError;
 use crate::http::console::lists;
 use crate::http::console::ui::{
-    Button, Cell, ConsoleForm, ConsolePage, DataTable, FactList, FormField, Html, Panel, Tile,
-    Tiles, Tone, grouped, paragraph,
+    Button, Cell, Chart, ChartBar, ConsoleForm, ConsolePage, DataTable, FactList, FormField, Html,
+    Panel, Tile, Tiles, Tone, grouped, paragraph,
 };
 use crate::http::console::visitor::Visitor;
 use crate::http::extract::Id;
+use crate::store::{InboxBacklog, PENDING_COUNTED_MAX};
 
 pub(super) const PATH: &str = "/console/endpoints";
+/// Hours in its charts.
+const HOURS: u32 = 24;
 /// Deliveries below an endpoint.
 const DELIVERIES_SHOWN: u32 = 10;
 
 /// `GET /console/endpoints`.
 pub(in crate::http::console) async fn list(visitor: Visitor) -> Result<ConsolePage, ConsoleError> {
     let reach = visitor.reach(Scope::EndpointsRead)?;
-    let (request, list) = lists::page_request(&visitor);
+    let (request, list) = lists::page_request(&visitor)?;
     let account = visitor.parameter("account_id");
     let found = endpoints::list(visitor.app.reads(), reach, account.as_deref(), request).await?;
     let (first, next) = visitor.list_pages(&list, found.next_cursor);
@@ -105,8 +108,14 @@ pub(in crate::http::console) async fn one(
         page = page.section(Panel::warning(&text));
     }
     if visitor.reach(Scope::EventsRead).is_ok() {
-        let stats = analytics::endpoint_stats(visitor.app.replica_reads(), reach, id).await?;
-        page = page.section(figures(&stats, &detail));
+        let figures_of = visitor.app.replica_reads();
+        let stats = analytics::endpoint_stats(figures_of, reach.clone(), id).await?;
+        let hours = analytics::endpoint_hours(figures_of, reach, id, HOURS).await?;
+        page = page.section(figures(&stats, &detail)).section(charts(&hours));
+    }
+    if endpoint.kind == EndpointKind::Pull {
+        let backlog = endpoints::backlog(subsystems, &endpoint).await?;
+        page = page.section(waiting(&backlog, subsystems.clock.now()));
     }
     page = page.section(settings(&detail, subsystems.clock.now()));
     if visitor.reach(Scope::EventsRead).is_ok() {
@@ -157,6 +166,47 @@ fn figures(stats: &EndpointStats, detail: &EndpointDetail) -> Html {
             Tile::new("Latency p95, 24 hours", p95, p50),
             Tile::new("Failed attempts, 24 hours", grouped(*failed_attempts), ""),
             Tile::new("Pending now", pending, ""),
+        ],
+    }
+    .html()
+}
+
+/// How deliveries ended and how long they took, by hour.
+fn charts(hours: &[DeliveryStats]) -> Html {
+    let label = |stats: &DeliveryStats| {
+        let begins = stats.from.to_string();
+        begins.get(..16).unwrap_or(&begins).replace('T', " ")
+    };
+    let ended = hours.iter();
+    let ended = ended
+        .map(|stats| ChartBar { label: label(stats), values: vec![stats.delivered, stats.dead] });
+    let took = hours.iter().map(|stats| ChartBar {
+        label: label(stats),
+        values: vec![stats.latency_ms.p95.unwrap_or_default()],
+    });
+    let (ended, took): (Vec<_>, Vec<_>) = (ended.collect(), took.collect());
+    let span = "last 24 hours, UTC";
+    let series = [("delivered", ""), ("dead", "bad")];
+    let latency = [("ms, 95 of 100 within", "")];
+    Html::from(vec![
+        Chart::html("Deliveries per hour", span, &series, &ended),
+        Chart::levels("Latency per hour", span, &latency, &took),
+    ])
+}
+
+/// What waits in an inbox.
+fn waiting(backlog: &InboxBacklog, now: Timestamp) -> Html {
+    let oldest = backlog.oldest.map(|at| crate::http::console::ui::span(now.since(at).as_secs()));
+    let counted = if backlog.waiting > PENDING_COUNTED_MAX {
+        format!("over {}", grouped(PENDING_COUNTED_MAX))
+    } else {
+        grouped(backlog.waiting)
+    };
+    Tiles {
+        tiles: vec![
+            Tile::new("Waiting in the inbox", counted, "received ones included"),
+            Tile::new("Oldest", oldest.unwrap_or_else(|| "nothing waits".to_owned()), ""),
+            Tile::new("In flight", grouped(backlog.in_flight), "received, not settled yet"),
         ],
     }
     .html()
@@ -271,7 +321,7 @@ fn more_actions(page: ConsolePage, visitor: &Visitor, view: &EndpointView) -> Co
         Button::new("Show secret", format!("{path}/secret"), &csrf).html(),
         rotate.html(),
     ];
-    let since = FormField::line("since", "Given up since (UTC)").hint("2026-01-31T12:00");
+    let since = FormField::time("since", "Given up since");
     let replay = ConsoleForm::post(format!("{path}/replay"), &csrf, "Replay failures")
         .field(since.required());
     let replay = vec![

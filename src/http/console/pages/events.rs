@@ -25,12 +25,12 @@ const PATH: &str = "/console/events";
 /// `GET /console/events`.
 pub(in crate::http::console) async fn list(visitor: Visitor) -> Result<ConsolePage, ConsoleError> {
     let reach = visitor.reach(Scope::EventsRead)?;
-    let Asked { filter, page: request, list, faults } = lists::asked::<EventQuery>(&visitor);
-    let mut page = lists::with_filters(visitor.page("Events"), filters(&visitor), &faults);
+    let Asked { filter, page: request, list, violations } = lists::asked::<EventQuery>(&visitor)?;
+    let mut page = lists::with_filters(visitor.page("Events"), filters(&visitor), &violations);
     if !visitor.is_portal() {
         page = page.action(Button::link("Live tail", "/console/live", false));
     }
-    if !faults.is_empty() {
+    if !violations.is_empty() {
         return Ok(page);
     }
     let filter = filter.filter();
@@ -57,10 +57,8 @@ fn filters(visitor: &Visitor) -> ConsoleForm {
         .field(FormField::line("user_id", "User").value(value("user_id")))
         .field(FormField::line("dedup_id", "Dedup id").value(value("dedup_id")))
         .field(FormField::line("trace_id", "Trace").value(value("trace_id")))
-        .field(
-            FormField::line("since", "From (UTC)").value(value("since")).hint("2026-01-31T12:00"),
-        )
-        .field(FormField::line("until", "Until (UTC)").value(value("until")))
+        .field(FormField::time("since", "From").value(value("since")))
+        .field(FormField::time("until", "Until").value(value("until")))
 }
 
 /// The row of an event, also in the live tail.

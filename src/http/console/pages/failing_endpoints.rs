@@ -10,7 +10,7 @@ use crate::http::console::visitor::Visitor;
 /// `GET /console/failing-endpoints`.
 pub(in crate::http::console) async fn list(visitor: Visitor) -> Result<ConsolePage, ConsoleError> {
     visitor.operator(Scope::OperatorRead)?;
-    let (request, list) = lists::page_request(&visitor);
+    let (request, list) = lists::page_request(&visitor)?;
     let found = servers::failing_endpoints(visitor.app.reads(), request);
     let found = found.await?;
     let (first, next) = visitor.list_pages(&list, found.next_cursor);

@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 use crate::api::keys;
 use crate::api::views::{KeyView, NewKeyView};
 use crate::domain::{ApiKeyId, Role, Scope, Scopes, Violation};
-use crate::http::console::failure::{ConsoleError, faults, see_other};
+use crate::http::console::failure::{ConsoleError, see_other, violations};
 use crate::http::console::lists;
 use crate::http::console::posted::{FormData, PostedForm, number, text, time};
 use crate::http::console::ui::{
@@ -24,7 +24,7 @@ const PATH: &str = "/console/keys";
 /// `GET /console/keys`.
 pub(in crate::http::console) async fn list(visitor: Visitor) -> Result<ConsolePage, ConsoleError> {
     let org = visitor.org(Scope::KeysRead)?;
-    let (request, list) = lists::page_request(&visitor);
+    let (request, list) = lists::page_request(&visitor)?;
     let subsystems = visitor.app.reads();
     let found = keys::list_of_org(subsystems, org, request).await?;
     let (first, next) = visitor.list_pages(&list, found.next_cursor);
@@ -74,9 +74,9 @@ pub(in crate::http::console) async fn new(visitor: Visitor) -> Result<ConsolePag
     Ok(new_page(&visitor, &FormData::default(), &[]))
 }
 
-fn new_page(visitor: &Visitor, form: &FormData, faults: &[Violation]) -> ConsolePage {
+fn new_page(visitor: &Visitor, form: &FormData, violations: &[Violation]) -> ConsolePage {
     let scopes = visitor.open.principal.scopes;
-    let form = new_form(visitor, PATH, scopes, form).cancel(PATH).faults(faults);
+    let form = new_form(visitor, PATH, scopes, form).cancel(PATH).violations(violations);
     let page = visitor.page("Create key").crumb(PATH, "API keys");
     page.section(Panel::html("", vec![form.html()]))
 }
@@ -94,7 +94,7 @@ pub(super) fn new_form(
     let value = |name| form.text(name).to_owned();
     let name = FormField::line("name", "Name").value(value("name")).required();
     let scopes = FormField::new("scopes", "Scopes", FieldKind::Checks(scopes));
-    let end = FormField::line("expires_at", "Expires (UTC)").value(value("expires_at"));
+    let end = FormField::time("expires_at", "Expires").value(value("expires_at"));
     let rate = FieldKind::Input("number");
     let rate = FormField::new("rate_limit_per_minute", "Events per minute at most", rate);
     let rate = rate.value(value("rate_limit_per_minute"));
@@ -127,7 +127,7 @@ pub(in crate::http::console) async fn create(
                 .into_response())
         }
         Err(error) => {
-            let page = new_page(&visitor, &form, &faults(error)?);
+            let page = new_page(&visitor, &form, &violations(error)?);
             Ok(page.status(StatusCode::UNPROCESSABLE_ENTITY).into_response())
         }
     }

@@ -7,7 +7,7 @@ use super::keys::{body, controls, facts, new_form, shown_once, table};
 use crate::api::keys;
 use crate::api::views::{KeyView, NewKeyView};
 use crate::domain::{ApiKeyId, Role, Scope};
-use crate::http::console::failure::{ConsoleError, faults, see_other};
+use crate::http::console::failure::{ConsoleError, see_other, violations};
 use crate::http::console::lists;
 use crate::http::console::posted::{FormData, PostedForm, number};
 use crate::http::console::ui::{Cell, ConsolePage, Panel, paragraph};
@@ -22,7 +22,7 @@ const PATH: &str = "/console/operator-keys";
 pub(in crate::http::console) async fn list(visitor: Visitor) -> Result<ConsolePage, ConsoleError> {
     visitor.operator(Scope::OperatorRead)?;
     let subsystems = visitor.app.reads();
-    let (request, list) = lists::page_request(&visitor);
+    let (request, list) = lists::page_request(&visitor)?;
     let found = keys::list(subsystems, request).await?;
     let (first, next) = visitor.list_pages(&list, found.next_cursor);
     let (now, own) = (subsystems.clock.now(), visitor.open.principal.key_id);
@@ -57,7 +57,7 @@ pub(in crate::http::console) async fn create(
             Ok(shown_once(&visitor, (PATH, "Key created"), &key).into_response())
         }
         Err(error) => {
-            let form = new_form(&visitor, PATH, scopes, &form).faults(&faults(error)?);
+            let form = new_form(&visitor, PATH, scopes, &form).violations(&violations(error)?);
             let page = visitor.page("Create key").crumb(PATH, "API keys");
             let page = page.section(Panel::html("", vec![form.html()]));
             Ok(page.status(StatusCode::UNPROCESSABLE_ENTITY).into_response())

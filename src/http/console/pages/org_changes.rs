@@ -9,7 +9,7 @@ use super::orgs::PATH;
 use crate::api::views::NewKeyView;
 use crate::api::{keys, orgs};
 use crate::domain::{OrgChange, OrgId, OrgLimit, Role, Scope};
-use crate::http::console::failure::{ConsoleError, faults, see_other};
+use crate::http::console::failure::{ConsoleError, see_other, violations};
 use crate::http::console::posted::{FormData, PostedForm, number};
 use crate::http::console::ui::Panel;
 use crate::http::console::visitor::Visitor;
@@ -39,8 +39,9 @@ pub(in crate::http::console) async fn create(
 
 /// A page that tells what was wrong with a form of one or a few fields.
 fn refused(visitor: &Visitor, back: &str, error: ConsoleError) -> Result<Response, ConsoleError> {
-    let faults = faults(error)?;
-    let told = faults.iter().map(|fault| format!("{} {}", fault.field, fault.message));
+    let violations = violations(error)?;
+    let told =
+        violations.iter().map(|violation| format!("{} {}", violation.field, violation.message));
     let told: Vec<_> = told.map(|text| Panel::warning(&text)).collect();
     let page = visitor.page("Nothing was changed").crumb(back, "Back");
     let page = page.section(Panel::html("", told)).status(StatusCode::UNPROCESSABLE_ENTITY);

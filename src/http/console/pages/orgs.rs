@@ -22,7 +22,7 @@ const SEARCH_BYTES_MAX: usize = 128;
 /// `GET /console/orgs`.
 pub(in crate::http::console) async fn list(visitor: Visitor) -> Result<ConsolePage, ConsoleError> {
     visitor.operator(Scope::OperatorRead)?;
-    let (request, list) = lists::page_request(&visitor);
+    let (request, list) = lists::page_request(&visitor)?;
     let name = visitor.parameter("name");
     let search = FormField::line("name", "Name or id").value(name.clone().unwrap_or_default());
     let search = ConsoleForm::filters(PATH).field(search);

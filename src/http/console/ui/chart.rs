@@ -57,9 +57,31 @@ impl Chart {
         series: &[(&str, &'static str)],
         bars: &[ChartBar],
     ) -> Html {
+        let total = bars.iter().flat_map(|bar| &bar.values).sum();
+        let summary = format!("{heading}, {span}: {} in all", grouped(total));
+        Self::drawn((heading, summary), span, series, bars)
+    }
+
+    /// The same of values that have no sum, such as times.
+    pub(in crate::http::console) fn levels(
+        heading: &str,
+        span: &str,
+        series: &[(&str, &'static str)],
+        bars: &[ChartBar],
+    ) -> Html {
+        let most = bars.iter().flat_map(|bar| &bar.values).max().copied().unwrap_or_default();
+        let summary = format!("{heading}, {span}: {} at most", grouped(most));
+        Self::drawn((heading, summary), span, series, bars)
+    }
+
+    fn drawn(
+        (heading, summary): (&str, String),
+        span: &str,
+        series: &[(&str, &'static str)],
+        bars: &[ChartBar],
+    ) -> Html {
         let sum = |bar: &ChartBar| bar.values.iter().sum::<u64>();
         let most = bars.iter().map(sum).max().unwrap_or_default().max(1);
-        let total = bars.iter().map(sum).sum();
         let draw = |(index, bar): (usize, &ChartBar)| {
             let mut top = FLOOR;
             let rects = series.iter().zip(&bar.values).filter(|(_, value)| **value > 0);
@@ -82,7 +104,7 @@ impl Chart {
         };
         html(&Self {
             heading: heading.to_owned(),
-            summary: format!("{heading}, {span}: {} in all", grouped(total)),
+            summary,
             span: format!("{span}; the tallest bar is {}", grouped(most)),
             series: series.iter().map(|(name, class)| ((*name).to_owned(), *class)).collect(),
             bars: bars.iter().enumerate().map(draw).collect(),

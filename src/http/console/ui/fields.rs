@@ -14,7 +14,7 @@ pub(in crate::http::console) struct ConsoleForm {
     action: String,
     csrf: String,
     fields: Vec<FormField>,
-    faults: Vec<String>,
+    violations: Vec<String>,
     submit: String,
     cancel: Option<String>,
     /// Whether the filters are shown where there is little room.
@@ -35,6 +35,8 @@ pub(in crate::http::console) struct FormField {
     complete: Option<&'static str>,
     /// Where a value is checked while it is typed.
     check: Option<String>,
+    /// Whether it is a time, which is in UTC unless scripts turn it into the reader's zone.
+    is_time: bool,
 }
 
 /// How a value is entered.
@@ -77,7 +79,7 @@ impl ConsoleForm {
             action: action.into(),
             csrf: csrf.to_owned(),
             fields: Vec::new(),
-            faults: Vec::new(),
+            violations: Vec::new(),
             submit: submit.to_owned(),
             cancel: None,
             is_open: false,
@@ -102,7 +104,7 @@ impl ConsoleForm {
     }
 
     /// Shows what was wrong: beside the field that it is about, and all of it above.
-    pub(in crate::http::console) fn faults(mut self, violations: &[Violation]) -> Self {
+    pub(in crate::http::console) fn violations(mut self, violations: &[Violation]) -> Self {
         self.is_open |= !violations.is_empty();
         for violation in violations {
             let about = violation.field.split(['[', '.']).next().unwrap_or_default();
@@ -118,7 +120,7 @@ impl ConsoleForm {
                 }
                 None => violation.field.clone(),
             };
-            self.faults.push(format!("{name}: {}", violation.message));
+            self.violations.push(format!("{name}: {}", violation.message));
         }
         self
     }
@@ -141,7 +143,14 @@ impl FormField {
             error: None,
             complete: None,
             check: None,
+            is_time: false,
         }
+    }
+
+    /// A time. Its label and hint say that it is in UTC; where there are scripts, they make it one of the reader's zone.
+    pub(in crate::http::console) fn time(name: &'static str, label: &str) -> Self {
+        let field = Self::line(name, &format!("{label} (UTC)")).hint("Such as 2026-01-31T12:00");
+        Self { is_time: true, ..field }
     }
 
     /// A line of text.
