@@ -32,7 +32,7 @@ pub async fn list(
         lists.push(store.dead_letters(reach.org(), &filter, page).await?);
     }
     let position = |row: &DeadLetter| Cursor { at: row.created_at, id: row.id.uuid() };
-    Ok(merged(lists, filter.order, page.limit, position))
+    Ok(merged(lists, page, position))
 }
 
 /// One dead letter.

@@ -34,7 +34,7 @@ pub async fn list(
                 lists.push(store.deliveries(reach.org(), &filter, page).await?);
             }
             let position = |row: &Delivery| Cursor { at: row.created_at, id: row.id.uuid() };
-            merged(lists, filter.order, page.limit, position)
+            merged(lists, page, position)
         }
     };
     Ok(page.map(|delivery| subsystems.with_pause(delivery)))

@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use super::refusal::{Missing, Refusal};
 use super::subsystems::Subsystems;
-use crate::domain::{Cursor, Endpoint, EndpointId, ListOrder, OrgId, Page};
+use crate::domain::{Cursor, Endpoint, EndpointId, ListOrder, OrgId, Page, PageRequest};
 
 /// What a caller reaches.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -91,20 +91,19 @@ impl Reach {
 /// the next page, since that list may have some before them.
 pub(super) fn merged<T>(
     lists: Vec<Page<T>>,
-    order: ListOrder,
-    limit: u32,
+    page: PageRequest,
     position: impl Fn(&T) -> Cursor,
 ) -> Page<T> {
     let compare = |one: &Cursor, other: &Cursor| {
         let ordering = (one.at, one.id).cmp(&(other.at, other.id));
-        if order == ListOrder::OldestFirst { ordering } else { ordering.reverse() }
+        if page.order == ListOrder::OldestFirst { ordering } else { ordering.reverse() }
     };
     let stop = lists.iter().filter_map(|list| list.next_cursor).min_by(|a, b| compare(a, b));
     let mut rows: Vec<T> = lists.into_iter().flat_map(|list| list.data).collect();
     rows.retain(|row| stop.is_none_or(|stop| compare(&position(row), &stop) != Ordering::Greater));
     rows.sort_by(|one, other| compare(&position(one), &position(other)));
-    let next_cursor = if rows.len() > limit as usize {
-        rows.truncate(limit as usize);
+    let next_cursor = if rows.len() > page.limit as usize {
+        rows.truncate(page.limit as usize);
         rows.last().map(&position)
     } else {
         stop
@@ -128,7 +127,7 @@ mod tests {
     }
 
     fn merge(lists: Vec<Page<i64>>, limit: u32) -> (Vec<i64>, Option<Cursor>) {
-        let page = merged(lists, ListOrder::NewestFirst, limit, |row| at(*row));
+        let page = merged(lists, PageRequest::first(limit), |row| at(*row));
         (page.data, page.next_cursor)
     }
 
@@ -143,8 +142,7 @@ mod tests {
         assert_eq!(merge(Vec::new(), 9), (Vec::new(), None));
         let oldest = merged(
             vec![list(&[1, 4], None), list(&[2], Some(2))],
-            ListOrder::OldestFirst,
-            9,
+            PageRequest { order: ListOrder::OldestFirst, ..PageRequest::first(9) },
             |row| at(*row),
         );
         assert_eq!((oldest.data, oldest.next_cursor), (vec![1, 2], Some(at(2))));

@@ -24,12 +24,9 @@ pub(super) async fn overview(visitor: &Visitor) -> Result<ConsolePage, ConsoleEr
     let now = subsystems.clock.now();
     let metrics = analytics::events(subsystems, reach.clone(), hourly()).await?;
     let hours = Hours::of(&metrics, now);
-    let waiting = DeliveryFilter {
-        status: Some(DeliveryStatus::Pending),
-        order: ListOrder::OldestFirst,
-        ..DeliveryFilter::default()
-    };
-    let request = PageRequest { limit: 1, after: None };
+    let waiting =
+        DeliveryFilter { status: Some(DeliveryStatus::Pending), ..DeliveryFilter::default() };
+    let request = PageRequest { limit: 1, after: None, order: ListOrder::OldestFirst };
     let waiting = deliveries::list(subsystems, reach, &waiting, request).await?;
     let oldest =
         waiting.data.first().map(|delivery| span(now.since(delivery.created_at).as_secs()));
@@ -48,7 +45,7 @@ pub(super) async fn overview(visitor: &Visitor) -> Result<ConsolePage, ConsoleEr
 
 async fn of_endpoints(visitor: &Visitor) -> Result<Html, ConsoleError> {
     let reach = visitor.reach(Scope::EndpointsRead)?;
-    let request = PageRequest { limit: ENDPOINTS_SHOWN, after: None };
+    let request = PageRequest::first(ENDPOINTS_SHOWN);
     let found = endpoints::list(visitor.app.reads(), reach.clone(), None, request).await?;
     let mut rows = Vec::with_capacity(found.data.len());
     for endpoint in &found.data {
