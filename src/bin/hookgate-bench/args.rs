@@ -125,7 +125,7 @@ pub(crate) enum Scenario {
     Mixed,
     /// GET /health/live, which asks nothing of the store
     SimpleGet,
-    /// GET /openapi.json
+    /// GET /openapi.json, compressed, as HTTP clients ask for it
     Openapi,
     /// GET /api/health
     Health,

@@ -21,6 +21,8 @@ pub(crate) struct Target {
     path: &'static str,
     api_key: String,
     content_type: &'static str,
+    /// Whether the answer may be.
+    is_compressed: bool,
     body: Body,
     expected: StatusCode,
 }
@@ -98,6 +100,7 @@ impl Target {
             path,
             api_key: server.api_key().to_owned(),
             content_type,
+            is_compressed: scenario == Scenario::Openapi,
             body,
             expected,
         }
@@ -117,14 +120,16 @@ impl Target {
     /// The request; `body` replaces the scenario's body.
     pub(crate) fn request(&self, body: Option<Bytes>) -> Result<Request<Full<Bytes>>, CliError> {
         let body = body.unwrap_or_else(|| self.body.bytes());
-        let request = Request::builder()
+        let mut request = Request::builder()
             .method(self.method.clone())
             .uri(self.path)
             .header("host", &self.authority)
             .header("x-api-key", &self.api_key)
-            .header("content-type", self.content_type)
-            .body(Full::new(body))?;
-        Ok(request)
+            .header("content-type", self.content_type);
+        if self.is_compressed {
+            request = request.header("accept-encoding", "gzip");
+        }
+        Ok(request.body(Full::new(body))?)
     }
 
     /// Sends the request, with `body` in place of the scenario's body if there is one, and returns whether it
