@@ -33,8 +33,8 @@ QUERY_SECONDS_MAX = 20
 COUNTED_WAIT_SECONDS = 600
 
 
-def arguments():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def arguments(description):
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("hookgate")
     parser.add_argument("--events", type=int, default=5_000_000)
     parser.add_argument("--data-dir", type=Path)
@@ -145,19 +145,25 @@ def repeated(client, path):
     return times
 
 
-def main():
-    options = arguments()
+@contextlib.contextmanager
+def seeded(options):
+    """The store, filled, and what `hookgate seed` has told."""
     with tempfile.TemporaryDirectory() as temporary:
         directory = options.data_dir or Path(temporary)
         store = Store(options, directory)
         marker = directory / "seeded.json"
         if marker.exists():
-            seeded = json.loads(marker.read_text())
+            told = json.loads(marker.read_text())
         else:
-            seeded = store.command("seed", "--events", str(options.events), "--days", str(DAYS))
-            marker.write_text(json.dumps(seeded))
-        print(f"{seeded['events']:,} events, {seeded['events_per_second']:,.0f} per second\n", flush=True)
-        org = seeded["org_id"]
+            told = store.command("seed", "--events", str(options.events), "--days", str(DAYS))
+            marker.write_text(json.dumps(told))
+        print(f"{told['events']:,} events, {told['events_per_second']:,.0f} per second\n", flush=True)
+        yield store, told
+
+
+def main():
+    with seeded(arguments(__doc__)) as (store, told):
+        org = told["org_id"]
         key = store.command("key", "create", "--org", org, "--name", "reads")["key"]
         with serving(store, key) as (client, port):
             began = time.perf_counter()
@@ -165,7 +171,7 @@ def main():
             print(f"counted within {time.perf_counter() - began:.0f} s\n")
             # A connection that nobody used meanwhile may be closed.
             client = Client(port, key)
-            measure(store, client, org, datetime.fromisoformat(seeded["until"]))
+            measure(store, client, org, datetime.fromisoformat(told["until"]))
 
 
 def measure(store, client, org, until):
