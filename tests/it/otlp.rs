@@ -299,8 +299,7 @@ async fn lines_come_with_their_trace_and_without_those_of_the_export() {
             .any(|line| line.trace_id == TRACE && line.attributes["target"] == "hookgate::access")
     })
     .await;
-    let log = server.stop().await;
-    assert!(log.iter().any(|line| line.contains("hyper")), "the filter lets them pass");
+    server.stop().await;
     let taken = collector.taken();
     for line in &taken.lines {
         let target = &line.attributes["target"];

@@ -1,7 +1,7 @@
 //! Deliveries and dead letters over the API.
 
 use hookgate::domain::{
-    Attempt, DeadReason, Decision, ErrorClass, LeasedDelivery, Outcome, Timestamp,
+    Attempt, DeadReason, Decision, ErrorClass, LeasedDelivery, Outcome, SpanId, Timestamp,
 };
 use serde_json::{Value, json};
 

@@ -98,7 +98,7 @@ async fn invalid_settings_are_refused_by_name() {
         ("OTEL_TRACES_SAMPLER_ARG", "1%", "must be a number from 0 to 1"),
         ("OTEL_BSP_MAX_QUEUE_SIZE", "0", "not in 1..=65536"),
         ("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "4096", "must be at most OTEL_BSP_MAX_QUEUE_SIZE=2048"),
-        ("OTEL_BLRP_SCHEDULE_DELAY", "-1", "OTEL_BLRP_SCHEDULE_DELAY"),
+        ("OTEL_BLRP_SCHEDULE_DELAY", "0", "not in 1..=3600000"),
         ("OTEL_SDK_DISABLED", "perhaps", "true, false"),
     ] {
         let mut settings = vec![(name, value)];
