@@ -198,15 +198,15 @@ mod tests {
         [config.traces_url(), config.logs_url()].map(|url| url.map(String::from))
     }
 
-    fn url(text: &str) -> Option<Url> {
-        Some(text.parse().unwrap())
+    fn url(text: &str) -> Url {
+        text.parse().unwrap()
     }
 
     #[test]
     fn nothing_is_exported_without_an_endpoint_or_when_disabled() {
         assert_eq!(urls(&config(|_| {})), [None, None]);
         let disabled = config(|otlp| {
-            otlp.otel_exporter_otlp_endpoint = url("http://a");
+            otlp.otel_exporter_otlp_endpoint = Some(url("http://a"));
             otlp.otel_sdk_disabled = true;
         });
         assert_eq!(urls(&disabled), [None, None]);
@@ -215,17 +215,17 @@ mod tests {
     #[test]
     fn paths_are_added_to_the_base_only() {
         for base in ["http://a:4318", "http://a:4318/"] {
-            let both = config(|otlp| otlp.otel_exporter_otlp_endpoint = url(base));
+            let both = config(|otlp| otlp.otel_exporter_otlp_endpoint = Some(url(base)));
             let expected = ["http://a:4318/v1/traces", "http://a:4318/v1/logs"];
             assert_eq!(urls(&both), expected.map(|url| Some(url.to_owned())));
         }
         let mixed = config(|otlp| {
-            otlp.otel_exporter_otlp_endpoint = url("https://a/otlp");
-            otlp.otel_exporter_otlp_traces_endpoint = url("http://b/in");
+            otlp.otel_exporter_otlp_endpoint = Some(url("https://a/otlp"));
+            otlp.otel_exporter_otlp_traces_endpoint = Some(url("http://b/in"));
             otlp.otel_logs_exporter = SignalExporter::None;
         });
         assert_eq!(urls(&mixed), [Some("http://b/in".to_owned()), None]);
-        let path = config(|otlp| otlp.otel_exporter_otlp_endpoint = url("https://a/otlp/"));
+        let path = config(|otlp| otlp.otel_exporter_otlp_endpoint = Some(url("https://a/otlp/")));
         assert_eq!(urls(&path)[1].as_deref(), Some("https://a/otlp/v1/logs"));
     }
 

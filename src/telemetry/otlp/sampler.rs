@@ -59,6 +59,11 @@ fn random_bits(trace_id: &TraceId) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use SamplerName::{
+        AlwaysOff, AlwaysOn, ParentbasedAlwaysOff, ParentbasedAlwaysOn, ParentbasedTraceidratio,
+        Traceidratio,
+    };
+
     use super::*;
     use crate::config::{Config, defaults};
     use crate::domain::Timestamp;
@@ -72,10 +77,6 @@ mod tests {
     #[test]
     fn caller_decides_where_the_sampler_follows_it() {
         let trace = TraceId::mint();
-        use SamplerName::{
-            AlwaysOff, AlwaysOn, ParentbasedAlwaysOff, ParentbasedAlwaysOn,
-            ParentbasedTraceidratio, Traceidratio,
-        };
         for (name, ratio, expected) in [
             (AlwaysOn, 0.0, [true, true, true]),
             (AlwaysOff, 1.0, [false, false, false]),
