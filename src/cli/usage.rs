@@ -70,7 +70,7 @@ async fn of_server(
             Err(ServerError::Refused { status: StatusCode::FORBIDDEN, .. }) => {}
             answer => {
                 let fields = ["group", "events", "bytes", "delivered", "dead"];
-                print_page(&*answer?, output, &fields)?;
+                print_page(&answer?, output, &fields)?;
                 return Ok(());
             }
         }

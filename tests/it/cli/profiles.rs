@@ -30,7 +30,6 @@ impl Home<'_> {
         self.run_with(arguments, &[]).await
     }
 
-    #[track_caller]
     async fn done(&self, arguments: &[&str]) -> String {
         let said = self.run(arguments).await;
         assert_eq!((said.code, said.err.as_str()), (0, ""), "{arguments:?}");
@@ -132,7 +131,7 @@ async fn usage_and_settings_of_an_endpoint_are_had_with_a_key() {
         let arguments = [&["endpoint", "update", id], more].concat();
         place.run_with(&arguments, &shell).await
     };
-    let changes = [
+    let settings = [
         "--endpoint-url",
         "https://example.com/other",
         "--event-types",
@@ -148,7 +147,7 @@ async fn usage_and_settings_of_an_endpoint_are_had_with_a_key() {
         "--output",
         "json",
     ];
-    let changed: Value = serde_json::from_str(&update(&changes).await.out).unwrap();
+    let changed: Value = serde_json::from_str(&update(&settings).await.out).unwrap();
     let expected = json!(["https://example.com/other", ["a", "b.*"], 3, ["1s", "5m"], true, false]);
     let fields = ["url", "event_types", "max_concurrency", "retry_schedule", "ordered", "enabled"];
     assert_eq!(Value::from(fields.map(|name| changed[name].clone()).to_vec()), expected);
