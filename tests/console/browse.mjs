@@ -210,7 +210,7 @@ const timed = await watched({ viewport: { width: 1280, height: 860 } });
 await signIn(timed, tenantKey);
 await timed.goto(`${base}/console/events?since=2026-01-31T12:00`);
 const from = timed.getByLabel("From (your time)");
-if ((await from.inputValue()) !== "2026-01-31T13:00:00") faults.push(`a time in a form is ${await from.inputValue()}`);
+if (!(await from.inputValue()).startsWith("2026-01-31T13:00")) faults.push(`a time in a form is ${await from.inputValue()}`);
 await from.fill("2026-07-31T13:00:00");
 await timed.getByRole("button", { name: "Filter" }).click();
 await timed.waitForURL(/since=2026-07-31T11%3A00%3A00.000Z/);

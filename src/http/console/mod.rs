@@ -12,7 +12,8 @@
 //!          └─ page: a use case of `api`, as the API's own routes call it ── ui: the parts of a page
 //! ```
 //! One signs in with an API key, or by a link that works once. The session is bound to that key (`auth::session`) and
-//! kept in a cookie ([`cookie`]). Forms are turned into the fields of the API's bodies, so that both have one set of
+//! kept in a cookie ([`cookie`]). A session of the portal is limited to one account: pages take what it reaches
+//! (`Visitor::reach`), and those of a whole organisation (`Visitor::org`) do not exist for it. Forms are turned into the fields of the API's bodies, so that both have one set of
 //! rules.
 //!
 //! # Failure

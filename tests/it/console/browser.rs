@@ -116,8 +116,13 @@ impl Browser {
         let answer = request.send().await.unwrap();
         for set in answer.headers().get_all("set-cookie") {
             let set = set.to_str().unwrap();
-            let is_dropped = set.contains("Max-Age=0");
-            self.cookie = (!is_dropped).then(|| set.split(';').next().unwrap().to_owned());
+            let (cookie, name) = (set.split(';').next().unwrap(), set.split('=').next().unwrap());
+            if !set.contains("Max-Age=0") {
+                self.cookie = Some(cookie.to_owned());
+            } else if self.cookie.as_ref().is_some_and(|kept| kept.starts_with(&format!("{name}=")))
+            {
+                self.cookie = None;
+            }
         }
         let (status, headers) = (answer.status().as_u16(), answer.headers().clone());
         let text = answer.text().await.unwrap();

@@ -6,6 +6,7 @@ use serde_json::json;
 use super::portal::{deliveries, endpoint, post};
 use super::{Console, each_store};
 use crate::support::receiver::{Answer, Receiver};
+use crate::support::wait::until;
 
 /// Bytes of a page at most, compressed.
 const PAGE_BYTES_MAX: usize = 60_000;
@@ -49,13 +50,18 @@ async fn position_of_another_list_is_refused() {
     for _ in 0..2 {
         post(&console, "acme", "a.b").await;
     }
-    let events = console.api(Method::GET, "/api/events?limit=1", &console.key, "").await;
+    let mut events = serde_json::Value::Null;
+    until("both events are stored", async || {
+        events = console.api(Method::GET, "/api/events?limit=1", &console.key, "").await;
+        events["next_cursor"].is_string()
+    })
+    .await;
     let cursor = events["next_cursor"].as_str().unwrap();
     let mut tenant = console.signed_in(&console.key).await;
     for list in ["events", "deliveries", "dead-letters", "endpoints", "keys", "audit", "accounts"] {
         for position in [cursor, "nonsense"] {
             let page = tenant.get(&format!("/console/{list}?cursor={position}")).await;
-            assert_eq!(page.status, 400, "{list} {position}");
+            assert_eq!(page.status, 422, "{list} {position}");
             page.shows("cursor");
         }
     }
@@ -70,8 +76,7 @@ async fn inbox_shows_what_waits_in_it() {
         for _ in 0..3 {
             post(&console, "acme", "a.b").await;
         }
-        let receive =
-            format!("/api/inbox?endpoint_id={id}&limit=1&visibility_seconds=3600&wait=10");
+        let receive = format!("/api/inbox?inbox={id}&limit=1&visibility_seconds=3600&wait=10");
         let mut received = 0;
         while received == 0 {
             let page = console.api(Method::GET, &receive, &console.key, "").await;
@@ -79,11 +84,11 @@ async fn inbox_shows_what_waits_in_it() {
         }
         let mut tenant = console.signed_in(&console.key).await;
         let tile = |label: &str, value: &str| format!("<dt>{label}</dt><dd>{value}<");
-        let page = crate::support::wait::until("all have come", async || {
+        until("all have come", async || {
             let page = tenant.get(&format!("/console/endpoints/{id}")).await;
             page.text.contains(&tile("Waiting in the inbox", "3"))
-        });
-        page.await;
+        })
+        .await;
         tenant.get(&format!("/console/endpoints/{id}")).await.shows(&tile("In flight", "1"));
     }
 }

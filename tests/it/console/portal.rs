@@ -101,7 +101,7 @@ async fn portal_is_opened_once_and_shows_and_manages_its_account() {
         let replay = [("endpoint_id", acme.as_str())];
         browser.post("/console/dead-letters/replay", &replay).await.shows("Progress");
         let whole_replay = browser.post("/console/dead-letters/replay", &[]).await;
-        assert_eq!(whole_replay.status, 400, "{}", whole_replay.text);
+        assert_eq!(whole_replay.status, 422, "{}", whole_replay.text);
 
         // Endpoints.
         browser.get("/console/endpoints/new").await.shows("invoice.paid").hides("secret.type");
@@ -202,7 +202,7 @@ async fn portal_ends_with_its_key_and_is_no_credential_elsewhere() {
         }
         // Nor is it one of the console, by whatever name.
         browser.cookie = Some(format!("hookgate_console={token}"));
-        assert_eq!(browser.get("/console").await.path, "/console/sign-in?next=%2Fconsole");
+        assert_eq!(browser.get("/console").await.path, "/console/sign-in");
         browser.cookie = Some(cookie);
         let id = made["id"].as_str().unwrap();
         console.api(Method::DELETE, &format!("/api/keys/{id}"), &console.key, "").await;

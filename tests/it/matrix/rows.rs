@@ -99,7 +99,7 @@ pub(super) const ROWS: &[Row] = &[
     with("PATCH", "/api/org", &[r#"{"own_event_type_rates":{"a":1000}}"#]),
     row("GET", "/api/portal"),
     with("PATCH", "/api/portal", &[r#"{"name":"taken"}"#]),
-    with("POST", "/api/portal-links", &[r#"{"account_id":"{account}"}"#]),
+    with("POST", "/api/portal-links", &[r#"{"account_id":"a"}"#]),
     with("POST", "/api/keys", &[r#"{"name":"taken"}"#]),
     row("GET", "/api/keys"),
     row("GET", "/api/keys/{id}"),
