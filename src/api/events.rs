@@ -68,12 +68,11 @@ pub async fn one(
     let event = event.filter(|event| reach.includes(event.account_id.as_deref()));
     let event = event.ok_or(Refusal::NotFound(Missing::Event(org, id)))?;
     let newest = PageRequest::first(DELIVERIES_SHOWN_MAX);
-    let deliveries = match reach.account() {
-        None => subsystems.store.deliveries_of_event(&event, newest).await?,
-        Some(_) => {
-            let filter = DeliveryFilter { event_id: Some(id), ..DeliveryFilter::default() };
-            deliveries::list(subsystems, reach, &filter, newest).await?
-        }
+    let deliveries = if reach.account().is_none() {
+        subsystems.store.deliveries_of_event(&event, newest).await?
+    } else {
+        let filter = DeliveryFilter { event_id: Some(id), ..DeliveryFilter::default() };
+        deliveries::list(subsystems, reach, &filter, newest).await?
     };
     let Page { data, next_cursor: deliveries_next_cursor } = deliveries;
     let deliveries = data.into_iter().map(|delivery| subsystems.with_pause(delivery).into());

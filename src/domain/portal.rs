@@ -59,7 +59,6 @@ pub struct PortalSettings {
 
 /// A change of them; `None` leaves a field unchanged.
 #[derive(Clone, Debug, Default)]
-#[expect(clippy::option_option, reason = "Some(None) resets a field")]
 pub struct PortalChange {
     /// Another name, or none.
     pub name: Option<Option<String>>,

@@ -7,6 +7,8 @@ use axum::body::Body;
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use sha2::{Digest, Sha256};
 
 use super::failure::ConsoleError;
@@ -31,8 +33,7 @@ pub(super) fn brand(open: &OpenSession) -> Brand {
     let looks = open.portal.clone().unwrap_or_default();
     let PortalSettings { name, colour, logo, .. } = looks;
     let tagged = |path: &str, bytes: &[u8]| {
-        let digest = Sha256::digest(bytes);
-        let tag: String = digest.iter().take(6).map(|byte| format!("{byte:02x}")).collect();
+        let tag = URL_SAFE_NO_PAD.encode(&Sha256::digest(bytes)[..6]);
         format!("/console/portal/{path}?v={tag}")
     };
     Brand {

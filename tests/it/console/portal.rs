@@ -43,7 +43,7 @@ pub(super) async fn deliveries(console: &Console, endpoint: &str, count: usize) 
     let mut found = Vec::new();
     until("the deliveries are finished", async || {
         let list = console.api(Method::GET, &path, &console.key, "").await;
-        found = list["data"].as_array().unwrap().clone();
+        found.clone_from(list["data"].as_array().unwrap());
         found.len() >= count && found.iter().all(|row| row["status"] != "pending")
     })
     .await;
