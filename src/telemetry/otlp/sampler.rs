@@ -96,7 +96,7 @@ mod tests {
 
     #[test]
     fn ratio_is_kept_for_the_ids_that_this_server_mints() {
-        let sampler = sampler(SamplerName::Traceidratio, 0.25);
+        let sampler = sampler(Traceidratio, 0.25);
         for mint in
             [TraceId::mint, || TraceId::mint_at(Timestamp::from_micros(1_700_000_000_000_000))]
         {

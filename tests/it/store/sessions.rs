@@ -102,7 +102,7 @@ async fn portal_of_an_account_is_opened_once_and_audited(subject: &Subject) {
     assert_eq!((opened.kind, opened.account_id.as_deref()), (SessionKind::Portal, Some("acme")));
     assert_eq!(system.session(&hash(200)).await.unwrap(), Some(opened));
     assert!(system.exchange_link(&hash(1), &hash(201), SOMEWHERE, at(60)).await.unwrap().is_none());
-    let page = hookgate::domain::PageRequest { limit: 100, after: None };
+    let page = hookgate::domain::PageRequest::first(100);
     let entries = store.audit_log(org, page).await.unwrap().data;
     let opening = entries.iter().find(|entry| entry.action == "portal.open").unwrap();
     assert_eq!(opening.changes["portal_account_id"], "acme");
@@ -128,7 +128,7 @@ async fn looks_of_the_portal_are_kept_and_their_changes_audited(subject: &Subjec
     store.change_portal(org, &reset, &Actor::CLI, at(2)).await.unwrap().unwrap();
     let after = store.portal_settings(org).await.unwrap();
     assert_eq!((after.colour, &after.logo), (None, &changed.logo));
-    let page = hookgate::domain::PageRequest { limit: 10, after: None };
+    let page = hookgate::domain::PageRequest::first(10);
     let entries = store.audit_log(org, page).await.unwrap().data;
     let told = entries.iter().filter(|entry| entry.action == "portal.update").count();
     assert_eq!((told, &entries[1].changes["logo"]), (2, &serde_json::json!("changed")));
