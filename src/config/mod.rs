@@ -86,7 +86,7 @@ pub struct Config {
     /// Logs and metrics.
     #[command(flatten)]
     pub telemetry: TelemetryConfig,
-    /// The export of traces and logs.
+    /// The export of traces and logs. Boxed, since futures that hold the settings would grow by it.
     #[command(flatten)]
-    pub otlp: OtlpConfig,
+    pub otlp: Box<OtlpConfig>,
 }

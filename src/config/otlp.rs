@@ -189,7 +189,8 @@ mod tests {
     use crate::config::{Config, defaults};
 
     fn config(change: impl FnOnce(&mut OtlpConfig)) -> OtlpConfig {
-        let Config { mut otlp, .. } = defaults();
+        let Config { otlp, .. } = defaults();
+        let mut otlp = *otlp;
         change(&mut otlp);
         otlp
     }
