@@ -8,9 +8,8 @@ use std::path::PathBuf;
 use crate::api::Subsystems;
 use crate::config::StoreConfig;
 use crate::runtime::Clock;
-use crate::store::{
-    MigrateError, MigrationStatus, Reencryption, Schedule, Store, StoreError, StoreMetrics,
-};
+pub use crate::store::MigrationStatus;
+use crate::store::{MigrateError, Reencryption, Schedule, Store, StoreError, StoreMetrics};
 use crate::telemetry::Registry;
 
 use super::storage::{self, MissingKeysError, OpenError, open_store, require_keys};

@@ -8,8 +8,7 @@ use serde::Serialize;
 use super::CliError;
 use super::output::{lines, note};
 use super::store::Common;
-use crate::app::admin;
-use crate::store::MigrationStatus;
+use crate::app::admin::{self, MigrationStatus};
 
 #[derive(Subcommand, Debug)]
 pub(super) enum MigrateCommand {

@@ -296,8 +296,7 @@ impl System<'_> {
         // lead to them by the same index.
         let sql = format!(
             "SELECT * FROM (
-                 SELECT {COLUMNS}
-                 FROM audit_log WHERE org_id = $4 {}
+                 SELECT {COLUMNS} FROM audit_log WHERE org_id = $4 {}
              ) own
              UNION ALL
              SELECT {COLUMNS}
