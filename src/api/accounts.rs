@@ -6,7 +6,7 @@ use std::time::Duration;
 use uuid::Uuid;
 
 use super::analytics::check_window;
-use super::reach::Reach;
+use super::reach::CallerReach;
 use super::refusal::{Missing, Refusal};
 use super::subsystems::Subsystems;
 use super::views::{AccountSample, AccountSummary, AccountView, EventTypeView, TopUser};
@@ -80,7 +80,7 @@ impl SummaryWindow {
 /// When the account was never seen.
 pub async fn summary(
     subsystems: &Subsystems,
-    reach: impl Into<Reach>,
+    reach: impl Into<CallerReach>,
     account_id: &str,
     window: SummaryWindow,
     top: u32,
@@ -183,7 +183,7 @@ pub async fn event_types(
 /// When the store fails.
 pub async fn types_seen(
     subsystems: &Subsystems,
-    reach: impl Into<Reach>,
+    reach: impl Into<CallerReach>,
     limit: u32,
 ) -> Result<Vec<String>, Refusal> {
     let reach = reach.into();

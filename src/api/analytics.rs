@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::endpoints;
-use super::reach::Reach;
+use super::reach::CallerReach;
 use super::refusal::{Missing, Refusal};
 use super::subsystems::Subsystems;
 use super::views::{DeliveryStats, EndpointStats, EventMetrics, MetricsRow, UsageView};
@@ -111,7 +111,7 @@ pub(super) fn check_window(from: Timestamp, to: Timestamp, days_max: u32) -> Res
 /// When the request's parts do not go together, its account is not in reach, or the store fails.
 pub async fn events(
     subsystems: &Subsystems,
-    reach: impl Into<Reach>,
+    reach: impl Into<CallerReach>,
     mut request: MetricsRequest,
 ) -> Result<EventMetrics, Refusal> {
     let reach = reach.into();
@@ -284,7 +284,7 @@ fn most(mut rows: Vec<MetricsRow>, request: &MetricsRequest) -> LabelPage<Metric
 /// When it does not exist.
 pub async fn endpoint_stats(
     subsystems: &Subsystems,
-    reach: impl Into<Reach>,
+    reach: impl Into<CallerReach>,
     id: EndpointId,
 ) -> Result<EndpointStats, Refusal> {
     let store = &subsystems.store;
@@ -311,7 +311,7 @@ pub async fn endpoint_stats(
 /// When it does not exist.
 pub async fn endpoint_hours(
     subsystems: &Subsystems,
-    reach: impl Into<Reach>,
+    reach: impl Into<CallerReach>,
     id: EndpointId,
     hours: u32,
 ) -> Result<Vec<DeliveryStats>, Refusal> {

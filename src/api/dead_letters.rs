@@ -1,7 +1,7 @@
 //! Dead letters: reading, deleting and replaying them.
 
 use super::deliveries;
-use super::reach::{Reach, merged};
+use super::reach::{CallerReach, merged};
 use super::refusal::{Missing, Refusal};
 use super::subsystems::Subsystems;
 use super::views::{DeadLetterReplay, StoredEvent};
@@ -18,7 +18,7 @@ use crate::store::DeliveryRefusal;
 /// When the store fails.
 pub async fn list(
     subsystems: &Subsystems,
-    reach: impl Into<Reach>,
+    reach: impl Into<CallerReach>,
     filter: &DeadLetterFilter,
     page: PageRequest,
 ) -> Result<Page<DeadLetter>, Refusal> {
@@ -41,7 +41,7 @@ pub async fn list(
 /// When it does not exist.
 pub async fn one(
     subsystems: &Subsystems,
-    reach: impl Into<Reach>,
+    reach: impl Into<CallerReach>,
     id: DeadLetterId,
 ) -> Result<DeadLetter, Refusal> {
     let reach = reach.into();
@@ -58,7 +58,7 @@ pub async fn one(
 /// When it does not exist.
 pub async fn delete(
     subsystems: &Subsystems,
-    reach: impl Into<Reach>,
+    reach: impl Into<CallerReach>,
     id: DeadLetterId,
     by: &Actor,
 ) -> Result<(), Refusal> {
@@ -80,7 +80,7 @@ pub async fn delete(
 /// again.
 pub async fn replay(
     subsystems: &Subsystems,
-    reach: impl Into<Reach>,
+    reach: impl Into<CallerReach>,
     id: DeadLetterId,
     by: &Actor,
 ) -> Result<DeadLetterReplay, Refusal> {

@@ -4,7 +4,7 @@
 //! still send once what was cancelled while it waited in its memory.
 
 use super::endpoints;
-use super::reach::{Reach, merged};
+use super::reach::{CallerReach, merged};
 use super::refusal::{Missing, Refusal};
 use super::subsystems::Subsystems;
 use super::views::{AttemptView, DeliveryDetail, EndpointAttemptView};
@@ -20,7 +20,7 @@ use crate::domain::{
 /// When the store fails.
 pub async fn list(
     subsystems: &Subsystems,
-    reach: impl Into<Reach>,
+    reach: impl Into<CallerReach>,
     filter: &DeliveryFilter,
     page: PageRequest,
 ) -> Result<Page<Delivery>, Refusal> {
@@ -43,7 +43,7 @@ pub async fn list(
 /// One delivery, if it is in reach.
 async fn found(
     subsystems: &Subsystems,
-    reach: &Reach,
+    reach: &CallerReach,
     id: DeliveryId,
 ) -> Result<Delivery, Refusal> {
     let missing = Missing::Delivery(reach.org(), id);
@@ -54,7 +54,11 @@ async fn found(
 }
 
 /// Checks that a delivery is in reach, if not the whole organisation is.
-async fn require(subsystems: &Subsystems, reach: &Reach, id: DeliveryId) -> Result<(), Refusal> {
+async fn require(
+    subsystems: &Subsystems,
+    reach: &CallerReach,
+    id: DeliveryId,
+) -> Result<(), Refusal> {
     if reach.account().is_some() {
         found(subsystems, reach, id).await?;
     }
@@ -67,7 +71,7 @@ async fn require(subsystems: &Subsystems, reach: &Reach, id: DeliveryId) -> Resu
 /// When it does not exist.
 pub async fn one(
     subsystems: &Subsystems,
-    reach: impl Into<Reach>,
+    reach: impl Into<CallerReach>,
     id: DeliveryId,
 ) -> Result<DeliveryDetail, Refusal> {
     let (reach, store) = (reach.into(), &subsystems.store);
@@ -128,7 +132,7 @@ pub async fn outcome(
 /// When it does not exist, an attempt is in flight, or its endpoint is disabled or deleted.
 pub async fn retry(
     subsystems: &Subsystems,
-    reach: impl Into<Reach>,
+    reach: impl Into<CallerReach>,
     id: DeliveryId,
     by: &Actor,
 ) -> Result<Delivery, Refusal> {
@@ -149,7 +153,7 @@ pub async fn retry(
 /// When it does not exist, or its endpoint is disabled or deleted.
 pub async fn replay(
     subsystems: &Subsystems,
-    reach: impl Into<Reach>,
+    reach: impl Into<CallerReach>,
     id: DeliveryId,
     by: &Actor,
 ) -> Result<Delivery, Refusal> {
@@ -168,7 +172,7 @@ pub async fn replay(
 /// When it does not exist or is finished.
 pub async fn cancel(
     subsystems: &Subsystems,
-    reach: impl Into<Reach>,
+    reach: impl Into<CallerReach>,
     id: DeliveryId,
     by: &Actor,
 ) -> Result<Delivery, Refusal> {

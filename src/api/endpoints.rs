@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::reach::Reach;
+use super::reach::CallerReach;
 use super::refusal::{Missing, Refusal};
 use super::subsystems::Subsystems;
 use super::views::{CancelledDeliveries, EndpointDetail, SecretsView, TestEvent};
@@ -26,7 +26,7 @@ const TEST_PAYLOAD: &[u8] = br#"{"test":true}"#;
 /// not exist.
 pub async fn create(
     subsystems: &Subsystems,
-    reach: impl Into<Reach>,
+    reach: impl Into<CallerReach>,
     mut new: NewEndpoint,
     by: &Actor,
 ) -> Result<Endpoint, Refusal> {
@@ -60,7 +60,7 @@ pub async fn create(
 /// When the store fails.
 pub async fn list(
     subsystems: &Subsystems,
-    reach: impl Into<Reach>,
+    reach: impl Into<CallerReach>,
     account: Option<&str>,
     page: PageRequest,
 ) -> Result<Page<Endpoint>, Refusal> {
@@ -90,7 +90,7 @@ pub async fn failing_or_disabled(
 /// When it does not exist.
 pub async fn one(
     subsystems: &Subsystems,
-    reach: impl Into<Reach>,
+    reach: impl Into<CallerReach>,
     id: EndpointId,
 ) -> Result<Endpoint, Refusal> {
     let reach = reach.into();
@@ -126,7 +126,7 @@ pub async fn backlog(subsystems: &Subsystems, inbox: &Endpoint) -> Result<InboxB
 /// When it does not exist, or its kind does not have what is changed.
 pub async fn change(
     subsystems: &Subsystems,
-    reach: impl Into<Reach>,
+    reach: impl Into<CallerReach>,
     id: EndpointId,
     change: &EndpointChange,
     by: &Actor,
@@ -148,7 +148,7 @@ pub async fn change(
 /// When it does not exist.
 pub async fn delete(
     subsystems: &Subsystems,
-    reach: impl Into<Reach>,
+    reach: impl Into<CallerReach>,
     id: EndpointId,
     by: &Actor,
 ) -> Result<(), Refusal> {
@@ -170,7 +170,7 @@ pub async fn delete(
 /// When the endpoint does not exist.
 pub async fn cancel_pending(
     subsystems: &Subsystems,
-    reach: impl Into<Reach>,
+    reach: impl Into<CallerReach>,
     id: EndpointId,
     by: &Actor,
 ) -> Result<CancelledDeliveries, Refusal> {
@@ -191,7 +191,7 @@ pub async fn cancel_pending(
 /// When it does not exist, is an inbox, or this server cannot read them.
 pub async fn show_secrets(
     subsystems: &Subsystems,
-    reach: impl Into<Reach>,
+    reach: impl Into<CallerReach>,
     id: EndpointId,
     by: &Actor,
 ) -> Result<SecretsView, Refusal> {
@@ -210,7 +210,7 @@ pub async fn show_secrets(
 /// is too long.
 pub async fn rotate_secret(
     subsystems: &Subsystems,
-    reach: impl Into<Reach>,
+    reach: impl Into<CallerReach>,
     id: EndpointId,
     choice: SecretChoice,
     overlap: Duration,
@@ -240,7 +240,7 @@ pub async fn rotate_secret(
 /// When the endpoint does not exist, is an inbox or is disabled.
 pub async fn send_test(
     subsystems: &Subsystems,
-    reach: impl Into<Reach>,
+    reach: impl Into<CallerReach>,
     id: EndpointId,
     event_type: EventType,
     trace_id: TraceId,

@@ -1,7 +1,7 @@
 //! Stored events: reading and replaying them.
 
 use super::deliveries;
-use super::reach::Reach;
+use super::reach::CallerReach;
 use super::refusal::{Missing, Refusal};
 use super::subsystems::Subsystems;
 use super::views::{DeliveryView, EventDetail, EventView, ReplayedEvent};
@@ -21,7 +21,7 @@ const DELIVERIES_SHOWN_MAX: u32 = 100;
 /// When the store fails.
 pub async fn list(
     subsystems: &Subsystems,
-    reach: impl Into<Reach>,
+    reach: impl Into<CallerReach>,
     filter: &EventFilter,
     page: PageRequest,
     with_payloads: bool,
@@ -59,7 +59,7 @@ pub async fn list_within(
 /// When it does not exist, or is not stored yet.
 pub async fn one(
     subsystems: &Subsystems,
-    reach: impl Into<Reach>,
+    reach: impl Into<CallerReach>,
     id: EventId,
 ) -> Result<EventDetail, Refusal> {
     let reach = reach.into();
@@ -96,7 +96,7 @@ pub async fn one(
 /// When the event or the endpoint does not exist, or the endpoint is disabled, or of another account.
 pub async fn replay(
     subsystems: &Subsystems,
-    reach: impl Into<Reach>,
+    reach: impl Into<CallerReach>,
     id: EventId,
     endpoint: Option<EndpointId>,
     by: &Actor,
@@ -117,7 +117,7 @@ pub async fn replay(
 /// Which endpoints an event is sent to again.
 async fn targets(
     subsystems: &Subsystems,
-    reach: &Reach,
+    reach: &CallerReach,
     id: EventId,
     endpoint: Option<EndpointId>,
 ) -> Result<ReplayTargets, Refusal> {

@@ -5,7 +5,7 @@
 //! requests to status codes, commands from arguments to text. Rules that hold for both live here.
 //!
 //! # Operation
-//! A use case takes the [`Subsystems`], the organisation or a [`Reach`] within it, what is asked, and the [`Actor`] for the
+//! A use case takes the [`Subsystems`], the organisation or a [`CallerReach`] within it, what is asked, and the [`Actor`] for the
 //! audit log. It calls the store, tells the running server what changed, and returns domain types;
 //! [`views`] are what callers show of them.
 //!
@@ -37,6 +37,6 @@ pub mod servers;
 mod subsystems;
 pub mod views;
 
-pub use reach::Reach;
+pub use reach::CallerReach;
 pub use refusal::{Missing, Refusal};
 pub use subsystems::{RunningServer, Subsystems};

@@ -4,7 +4,7 @@
 //! whom is limited to it, everything else of the organisation is as if it did not exist.
 //!
 //! **Invariant:** a use case that takes an [`OrgId`] is for callers that reach the whole organisation. One that takes a
-//! [`Reach`] limits what it reads and changes by it.
+//! [`CallerReach`] limits what it reads and changes by it.
 
 use std::cmp::Ordering;
 use std::sync::Arc;
@@ -15,20 +15,20 @@ use crate::domain::{Cursor, Endpoint, EndpointId, ListOrder, OrgId, Page, PageRe
 
 /// What a caller reaches.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Reach {
+pub struct CallerReach {
     org: OrgId,
     /// The only account in reach; `None` for the whole organisation.
     account: Option<Arc<str>>,
 }
 
-impl From<OrgId> for Reach {
+impl From<OrgId> for CallerReach {
     /// The whole organisation.
     fn from(org: OrgId) -> Self {
         Self { org, account: None }
     }
 }
 
-impl Reach {
+impl CallerReach {
     /// What belongs to one account, or without one the whole organisation.
     pub const fn new(org: OrgId, account: Option<Arc<str>>) -> Self {
         Self { org, account }
@@ -151,7 +151,7 @@ mod tests {
     #[test]
     fn an_account_reaches_what_names_it_alone() {
         let org = OrgId::mint(Timestamp::from_micros(1));
-        let (whole, acme) = (Reach::from(org), Reach::new(org, Some("acme".into())));
+        let (whole, acme) = (CallerReach::from(org), CallerReach::new(org, Some("acme".into())));
         assert!(whole.includes(None) && whole.includes(Some("acme")));
         assert!(
             acme.includes(Some("acme")) && !acme.includes(None) && !acme.includes(Some("ACME"))

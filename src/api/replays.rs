@@ -1,7 +1,7 @@
 //! Bulk replays of dead letters: starting, watching and cancelling one. The replayer does the work.
 
 use super::endpoints;
-use super::reach::Reach;
+use super::reach::CallerReach;
 use super::refusal::{Missing, Refusal};
 use super::subsystems::Subsystems;
 use crate::domain::{
@@ -16,7 +16,7 @@ use crate::store::DeliveryRefusal;
 /// When the organisation does not exist.
 pub async fn start(
     subsystems: &Subsystems,
-    reach: impl Into<Reach>,
+    reach: impl Into<CallerReach>,
     filter: &DeadLetterFilter,
     by: &Actor,
 ) -> Result<Replay, Refusal> {
@@ -32,7 +32,7 @@ pub async fn start(
 /// When the organisation does not exist.
 pub async fn start_discard(
     subsystems: &Subsystems,
-    reach: impl Into<Reach>,
+    reach: impl Into<CallerReach>,
     filter: &DeadLetterFilter,
     by: &Actor,
 ) -> Result<Replay, Refusal> {
@@ -45,7 +45,7 @@ pub async fn start_discard(
 /// Checks that all that a filter names is in reach. An account's dead letters are found endpoint by endpoint.
 async fn check(
     subsystems: &Subsystems,
-    reach: Reach,
+    reach: CallerReach,
     filter: &DeadLetterFilter,
 ) -> Result<(), Refusal> {
     match (reach.account(), filter.endpoint_id) {
@@ -67,7 +67,7 @@ fn started(subsystems: &Subsystems, org: OrgId, job: Option<Replay>) -> Result<R
 /// When the endpoint does not exist or is disabled.
 pub async fn start_of_endpoint(
     subsystems: &Subsystems,
-    reach: impl Into<Reach>,
+    reach: impl Into<CallerReach>,
     id: EndpointId,
     since: Timestamp,
     until: Option<Timestamp>,
@@ -101,7 +101,7 @@ pub async fn list(
 /// When it does not exist.
 pub async fn one(
     subsystems: &Subsystems,
-    reach: impl Into<Reach>,
+    reach: impl Into<CallerReach>,
     id: ReplayId,
 ) -> Result<Replay, Refusal> {
     let reach = reach.into();
@@ -117,7 +117,7 @@ pub async fn one(
 /// When it does not exist.
 pub async fn cancel(
     subsystems: &Subsystems,
-    reach: impl Into<Reach>,
+    reach: impl Into<CallerReach>,
     id: ReplayId,
     by: &Actor,
 ) -> Result<Replay, Refusal> {

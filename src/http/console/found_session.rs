@@ -11,7 +11,7 @@ use axum::http::{HeaderMap, HeaderName};
 use super::cookie::{SessionCookie, Transport};
 use super::failure::ConsoleError;
 use super::response_headers::Framing;
-use crate::api::Reach;
+use crate::api::CallerReach;
 use crate::auth::{OpenSession, SessionToken};
 use crate::domain::{OrgId, Role, Scope, Scopes};
 use crate::http::byte_budget::Owner;
@@ -44,9 +44,9 @@ pub(super) fn org_of(open: &OpenSession, scope: Scope) -> Result<OrgId, ConsoleE
 }
 
 /// What a session reads, if it may.
-pub(super) fn reach_of(open: &OpenSession, scope: Scope) -> Result<Reach, ConsoleError> {
+pub(super) fn reach_of(open: &OpenSession, scope: Scope) -> Result<CallerReach, ConsoleError> {
     let account = open.principal.account.clone();
-    Ok(Reach::new(readable_org(open, scope)?, account))
+    Ok(CallerReach::new(readable_org(open, scope)?, account))
 }
 
 fn readable_org(open: &OpenSession, scope: Scope) -> Result<OrgId, ConsoleError> {

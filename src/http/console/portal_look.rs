@@ -11,12 +11,9 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use sha2::{Digest, Sha256};
 
-use super::failure::ConsoleError;
 use super::ui::{Brand, Button, ConsolePage, Html, Panel, escaped, paragraph, plain_page};
-use super::visitor::Visitor;
 use crate::auth::OpenSession;
 use crate::domain::{PortalColour, PortalSettings, ReturnUrl};
-use crate::http::error::ApiError;
 
 /// The ratio of contrast that text needs: WCAG 2.2, success criterion 1.4.3.
 const CONTRAST_MIN: f64 = 4.5;
@@ -73,21 +70,8 @@ pub(super) fn ended() -> Response {
     page.status(StatusCode::UNAUTHORIZED).into_response()
 }
 
-/// `GET /console/portal/theme.css`.
-pub(super) async fn theme(visitor: Visitor) -> Result<Response, ConsoleError> {
-    let looks = visitor.open.portal.as_ref().ok_or(ApiError::NotFound)?;
-    let colour = looks.colour.ok_or(ApiError::NotFound)?;
-    Ok(file("text/css; charset=utf-8", style(colour).into_bytes()))
-}
-
-/// `GET /console/portal/logo`.
-pub(super) async fn logo(visitor: Visitor) -> Result<Response, ConsoleError> {
-    let looks = visitor.open.portal.as_ref().ok_or(ApiError::NotFound)?;
-    let logo = looks.logo.as_ref().ok_or(ApiError::NotFound)?;
-    Ok(file(logo.media_type(), logo.bytes().to_vec()))
-}
-
-fn file(media_type: &'static str, bytes: Vec<u8>) -> Response {
+/// A file that belongs to the look of a session.
+pub(super) fn file(media_type: &'static str, bytes: Vec<u8>) -> Response {
     let mut response = Response::new(Body::from(bytes));
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(media_type));
@@ -95,8 +79,8 @@ fn file(media_type: &'static str, bytes: Vec<u8>) -> Response {
     response
 }
 
-/// The colours of links and buttons, for light and dark.
-fn style(colour: PortalColour) -> String {
+/// The style sheet with the colours of links and buttons, for light and dark.
+pub(super) fn style(colour: PortalColour) -> String {
     let (light, dark) =
         (readable(colour, LIGHT_GROUND, BLACK), readable(colour, DARK_GROUND, WHITE));
     let (on_light, on_dark) = (text_on(light), text_on(dark));

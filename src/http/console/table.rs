@@ -5,12 +5,12 @@ use axum::handler::Handler;
 use axum::http::Method;
 use axum::routing::{MethodFilter, on};
 
+use super::assets;
 use super::pages::{
     accounts, audit, dead_letters, deliveries, endpoint_changes, endpoints, events,
-    failing_endpoints, keys, live, operator_keys, org_changes, orgs, overview, replays, samples,
-    server, session, sign_in,
+    failing_endpoints, keys, live, operator_keys, org_changes, orgs, overview, portal, replays,
+    samples, server, session, sign_in,
 };
-use super::{assets, portal_look};
 use crate::domain::Scope;
 use crate::http::state::AppState;
 
@@ -75,8 +75,8 @@ fn sessions(table: PageTable) -> PageTable {
         .get(Session, "/console/session", session::show)
         .post(Session, "/console/sign-out-everywhere", session::sign_out_everywhere)
         .get(Session, "/console", overview::show)
-        .get(Session, "/console/portal/theme.css", portal_look::theme)
-        .get(Session, "/console/portal/logo", portal_look::logo)
+        .get(Session, "/console/portal/theme.css", portal::theme)
+        .get(Session, "/console/portal/logo", portal::logo)
 }
 
 fn reading(table: PageTable) -> PageTable {

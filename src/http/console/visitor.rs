@@ -20,7 +20,7 @@ use super::guard::{self, SEC_FETCH_SITE};
 use super::navigation;
 use super::portal_look;
 use super::ui::{ConsolePage, Frame, plain_page};
-use crate::api::Reach;
+use crate::api::CallerReach;
 use crate::auth::{OpenSession, SessionToken};
 use crate::domain::{Actor, ListPosition, OrgId, Role, Scope, Scopes, TraceId};
 use crate::http::charges;
@@ -88,7 +88,7 @@ impl Visitor {
     }
 
     /// What is read, if the session may: of the organisation, or in the portal of its account.
-    pub(super) fn reach(&self, scope: Scope) -> Result<Reach, ConsoleError> {
+    pub(super) fn reach(&self, scope: Scope) -> Result<CallerReach, ConsoleError> {
         reach_of(&self.open, scope)
     }
 
@@ -101,13 +101,13 @@ impl Visitor {
     }
 
     /// What is changed, and who changes it. Takes the change from the limit.
-    pub(super) fn change(&self, scope: Scope) -> Result<(Reach, Actor), ConsoleError> {
+    pub(super) fn change(&self, scope: Scope) -> Result<(CallerReach, Actor), ConsoleError> {
         let allowed = self.allowed_change(scope)?;
         charges::take_write(&self.app, &self.open.principal)?;
         Ok(allowed)
     }
 
-    fn allowed_change(&self, scope: Scope) -> Result<(Reach, Actor), ConsoleError> {
+    fn allowed_change(&self, scope: Scope) -> Result<(CallerReach, Actor), ConsoleError> {
         if self.is_read_only() {
             return Err(ConsoleError::READ_ONLY);
         }

@@ -5,7 +5,7 @@ use std::num::NonZeroU32;
 use axum::extract::State;
 
 use crate::api::views::{DeliveryDetail, TestEvent};
-use crate::api::{Reach, endpoints};
+use crate::api::{CallerReach, endpoints};
 use crate::domain::{EndpointId, EventType, TEST_EVENT_TYPE, TraceId, Violation};
 use crate::http::error::ApiError;
 use crate::http::extract::{Caller, EndpointsManage, Id, Scoped, Tenant};
@@ -64,7 +64,7 @@ pub(in crate::http) async fn send_to(
     trace_id: TraceId,
 ) -> Result<(RateLimitState, TestEvent), ApiError> {
     let rate_limit = rate_limit::take(app, tenant, NonZeroU32::MIN)?;
-    let reach = Reach::new(tenant.org_id, tenant.principal.account.clone());
+    let reach = CallerReach::new(tenant.org_id, tenant.principal.account.clone());
     let by = tenant.actor();
     let sent = endpoints::send_test(app.subsystems(), reach, id, event_type, trace_id, &by).await?;
     app.metrics.http.events_ingested_total.inc();

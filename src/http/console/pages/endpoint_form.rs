@@ -4,7 +4,7 @@ use serde_json::{Map, Value, json};
 
 use super::endpoints::PATH;
 use crate::api::views::EndpointDetail;
-use crate::api::{Reach, accounts};
+use crate::api::{CallerReach, accounts};
 use crate::domain::{EndpointKind, EventType, EventTypeFilters};
 use crate::http::console::failure::ConsoleError;
 use crate::http::console::posted::{FormData, number, text};
@@ -139,7 +139,7 @@ impl Values {
     pub(super) async fn form(
         &self,
         visitor: &Visitor,
-        reach: Reach,
+        reach: CallerReach,
         (action, submit): (String, &str),
         is_new: bool,
     ) -> Result<ConsoleForm, ConsoleError> {

@@ -9,6 +9,7 @@ pub(super) mod endpoint_form;
 pub(super) mod endpoints;
 pub(super) mod events;
 pub(super) mod failing_endpoints;
+pub(super) mod hours;
 pub(super) mod keys;
 pub(super) mod live;
 pub(super) mod operator_keys;

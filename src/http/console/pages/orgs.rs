@@ -1,6 +1,6 @@
 //! Organisations as operators see them: the list with its search, and one with its usage and limits.
 
-use super::overview::{Hours, hourly};
+use super::hours::{Hours, hourly};
 use crate::api::views::{KeyView, UsageView};
 use crate::api::{analytics, keys, orgs};
 use crate::domain::{Month, Org, OrgId, OrgState, PageRequest, Scope, Violation};

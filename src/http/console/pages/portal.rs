@@ -1,14 +1,18 @@
-//! The overview of the portal: what an account was sent, and how its endpoints do.
+//! The portal: what an account was sent and how its endpoints do, and the files of its look.
+
+use axum::response::Response;
 
 use super::endpoints::{name, percent, shown, state};
-use super::overview::{Hours, hourly};
+use super::hours::{Hours, hourly};
 use crate::api::{analytics, deliveries, endpoints};
 use crate::domain::{DeliveryFilter, DeliveryStatus, Endpoint, ListOrder, PageRequest, Scope};
 use crate::http::console::failure::ConsoleError;
+use crate::http::console::portal_look::{file, style};
 use crate::http::console::ui::{
     Button, Cell, ConsolePage, DataTable, Html, Panel, Tile, Tiles, grouped, paragraph, span,
 };
 use crate::http::console::visitor::Visitor;
+use crate::http::error::ApiError;
 
 /// Endpoints that are shown with their figures; the list of endpoints has all.
 const ENDPOINTS_SHOWN: u32 = 10;
@@ -76,4 +80,18 @@ async fn row(visitor: &Visitor, endpoint: &Endpoint) -> Result<Vec<Cell>, Consol
         Cell::Number(p95.map_or("–".to_owned(), |ms| format!("{} ms", grouped(ms)))),
         Cell::maybe_time(view.last_failure_at),
     ])
+}
+
+/// `GET /console/portal/theme.css`.
+pub(in crate::http::console) async fn theme(visitor: Visitor) -> Result<Response, ConsoleError> {
+    let looks = visitor.open.portal.as_ref().ok_or(ApiError::NotFound)?;
+    let colour = looks.colour.ok_or(ApiError::NotFound)?;
+    Ok(file("text/css; charset=utf-8", style(colour).into_bytes()))
+}
+
+/// `GET /console/portal/logo`.
+pub(in crate::http::console) async fn logo(visitor: Visitor) -> Result<Response, ConsoleError> {
+    let looks = visitor.open.portal.as_ref().ok_or(ApiError::NotFound)?;
+    let logo = looks.logo.as_ref().ok_or(ApiError::NotFound)?;
+    Ok(file(logo.media_type(), logo.bytes().to_vec()))
 }
