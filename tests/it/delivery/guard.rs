@@ -9,7 +9,7 @@ const GUARDED: &[&str] = &["--allow-private-endpoints=false"];
 
 /// The failure of the attempt at this URL.
 async fn error_at(url: &str) -> String {
-    let world = World::with(GUARDED).await;
+    let world = Box::pin(World::with(GUARDED)).await;
     world.endpoint_at(url, "", SigningSecret::generate().unwrap()).await;
     world.publish("user.login", 1).await;
     assert_eq!(world.deliver().await, 1);

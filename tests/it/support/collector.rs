@@ -205,5 +205,6 @@ fn text(value: Option<AnyValue>) -> String {
 }
 
 fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    let digits = bytes.iter().flat_map(|byte| [byte >> 4, byte & 0xf]).map(u32::from);
+    digits.map(|digit| char::from_digit(digit, 16).unwrap()).collect()
 }
