@@ -1,6 +1,7 @@
 //! An OpenTelemetry collector: a real server that takes OTLP/HTTP and decodes it with the official types.
 
 use std::collections::BTreeMap;
+use std::fmt::Write;
 use std::sync::{Arc, Mutex};
 
 use axum::Router;
@@ -205,6 +206,8 @@ fn text(value: Option<AnyValue>) -> String {
 }
 
 fn hex(bytes: &[u8]) -> String {
-    let digits = bytes.iter().flat_map(|byte| [byte >> 4, byte & 0xf]).map(u32::from);
-    digits.map(|digit| char::from_digit(digit, 16).unwrap()).collect()
+    bytes.iter().fold(String::new(), |mut digits, byte| {
+        write!(digits, "{byte:02x}").unwrap();
+        digits
+    })
 }
