@@ -1,3 +1,5 @@
+//! Turns, room and deferral, with a model that reads, reads again and stores in any order.
+
 use bytes::Bytes;
 use futures_util::FutureExt;
 use proptest::prelude::*;
@@ -191,11 +193,11 @@ fn what_is_deferred_is_read_again_in_its_order_before_what_is_behind_it() {
 }
 
 /// A batch as the journal has it: the events of some organisations, by their number.
-type Written = Vec<(usize, usize)>;
+type WrittenBatch = Vec<(usize, usize)>;
 
 /// A server that reads, reads again, takes and stores in any order.
 #[derive(Default)]
-struct Model {
+struct WaitingModel {
     waiting: WaitingEvents,
     order: OrgOrder,
     /// That of every event.
@@ -206,7 +208,7 @@ struct Model {
     stored: Vec<Arc<Event>>,
 }
 
-impl Model {
+impl WaitingModel {
     /// An event of so many bytes takes a sixteenth of the room.
     const PAYLOAD_BYTES: usize = ROOM.bytes / 16;
 
@@ -215,7 +217,7 @@ impl Model {
     }
 
     /// Reads the next batch, if it may.
-    fn read(&mut self, written: Option<&Written>) -> bool {
+    fn read(&mut self, written: Option<&WrittenBatch>) -> bool {
         let Some(written) = written else { return false };
         if self.waiting.has_room().now_or_never().is_none() {
             return false;
@@ -309,7 +311,7 @@ proptest! {
         written in proptest::collection::vec(proptest::collection::vec((0..4_usize, 1..5_usize), 1..3), 1..30),
         choices in proptest::collection::vec((0..4_usize, 0..8_usize), 0..200),
     ) {
-        let (mut model, mut reads) = (Model::default(), written.iter());
+        let (mut model, mut reads) = (WaitingModel::default(), written.iter());
         let mut next = reads.next();
         let mut choices = choices.into_iter();
         loop {
@@ -332,7 +334,7 @@ proptest! {
         }
         prop_assert!(next.is_none(), "reading has stopped");
         let number = |event: &Arc<Event>| event.received_at.micros();
-        let ordered = model.stored.iter().filter(|event| Model::is_ordered(event.org_id));
+        let ordered = model.stored.iter().filter(|event| WaitingModel::is_ordered(event.org_id));
         prop_assert!(ordered.map(number).is_sorted());
         let mut stored: Vec<_> = model.stored.iter().map(number).collect();
         stored.sort_unstable();
