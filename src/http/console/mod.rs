@@ -13,8 +13,8 @@
 //! ```
 //! One signs in with an API key, or by a link that works once. The session is bound to that key (`auth::session`) and
 //! kept in a cookie ([`cookie`]). A session of the portal is limited to one account: pages take what it reaches
-//! (`Visitor::reach`), and those of a whole organisation (`Visitor::org`) do not exist for it. Forms are turned into the fields of the API's bodies, so that both have one set of
-//! rules.
+//! (`Visitor::reach`), and those of a whole organisation (`Visitor::org`) do not exist for it. Forms are turned into the
+//! fields of the API's bodies, so that both have one set of rules.
 //!
 //! # Failure
 //! An error is a page that says what to do and names the trace. While the store is away, sessions that this server

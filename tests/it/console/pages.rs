@@ -1,15 +1,57 @@
-//! What holds for every page: its size, and its position in a list.
+//! What holds for every page: its size, its position in a list, and the live tail.
+
+use std::time::Duration;
 
 use reqwest::Method;
 use serde_json::json;
+use tokio::time::timeout;
 
 use super::portal::{deliveries, endpoint, post};
 use super::{Console, each_store};
 use crate::support::receiver::{Answer, Receiver};
-use crate::support::wait::until;
+use crate::support::wait::{PATIENCE, until};
 
 /// Bytes of a page at most, compressed.
 const PAGE_BYTES_MAX: usize = 60_000;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn live_tail_shows_the_own_organisation_alone_and_ends_with_its_key() {
+    for console in each_store(&[]).await {
+        let tail = Box::pin(live_tail(&console));
+        timeout(PATIENCE, tail).await.expect("the tail shows what happens, and ends");
+    }
+}
+
+async fn live_tail(console: &Console) {
+    let operator = &console.operator;
+    let org = r#"{"name":"stranger"}"#;
+    let org = console.api(Method::POST, "/api/admin/orgs", operator, org).await;
+    let keys = format!("/api/admin/orgs/{}/keys", org["id"].as_str().unwrap());
+    let made = console.api(Method::POST, &keys, operator, r#"{"name":"stranger"}"#).await;
+    let key = made["key"].as_str().unwrap();
+    let stranger = console.signed_in(key).await;
+    assert_eq!(console.browser().stream("/console/live/stream").await.status(), 303);
+    let mut stream = stranger.stream("/console/live/stream").await;
+    assert_eq!(stream.status(), 200);
+    let mut text = String::new();
+    while !text.contains("stranger.type") {
+        for (key, name) in [(console.key.as_str(), "acme.type"), (key, "stranger.type")] {
+            let event = json!({"type": name, "payload": 1}).to_string();
+            console.api(Method::POST, "/api/events", key, &event).await;
+        }
+        // What is stored before the server follows changes is not shown.
+        if let Ok(chunk) = timeout(Duration::from_millis(500), stream.chunk()).await {
+            text.push_str(&String::from_utf8_lossy(&chunk.unwrap().unwrap()));
+        }
+    }
+    let revoke = format!("/api/admin/keys/{}", made["id"].as_str().unwrap());
+    console.api(Method::DELETE, &revoke, operator, "").await;
+    while let Some(chunk) = stream.chunk().await.unwrap() {
+        text.push_str(&String::from_utf8_lossy(&chunk));
+    }
+    assert!(!text.contains("acme"), "{text}");
+    assert_eq!(stranger.stream("/console/live/stream").await.status(), 303);
+}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn position_of_another_list_is_refused() {
