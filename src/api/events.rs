@@ -123,6 +123,11 @@ async fn targets(
 ) -> Result<ReplayTargets, Refusal> {
     let (org, store) = (reach.org(), &subsystems.store);
     let of_account = reach.endpoints(subsystems, endpoint).await?;
+    if let (Some(endpoint), Some(of_account)) = (endpoint, &of_account)
+        && !of_account.contains(&endpoint)
+    {
+        return Err(Refusal::Delivery(DeliveryRefusal::EndpointRemoved));
+    }
     let target = match endpoint {
         Some(endpoint) => store.endpoint(org, endpoint).await?,
         None => None,
@@ -139,9 +144,6 @@ async fn targets(
         }
     }
     match (endpoint, of_account) {
-        (Some(endpoint), Some(of_account)) if !of_account.contains(&endpoint) => {
-            Err(Refusal::Delivery(DeliveryRefusal::EndpointRemoved))
-        }
         (Some(endpoint), _) => Ok(ReplayTargets::One(endpoint)),
         (None, Some(of_account)) => Ok(ReplayTargets::Among(of_account)),
         (None, None) => Ok(ReplayTargets::All),

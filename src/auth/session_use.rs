@@ -69,18 +69,16 @@ impl Authenticator {
         checked.map_err(|retry_after| AuthError::Throttled { retry_after })?;
         let (token, now) = (generate()?, inner.clock.now());
         // The link of a key that has ended opens nothing, and is not used up.
-        if inner.link(link, now).await?.is_none() {
+        let Some(LinkLooks { portal, .. }) = inner.link(link, now).await? else {
             inner.throttle.record_failure(client);
             return Ok(None);
-        }
+        };
         let hash = token.hash();
         let opened = inner.store.system().exchange_link(&link.hash(), &hash, client, now).await?;
-        let Some(session) = opened else { return Ok(None) };
-        if session.kind == SessionKind::Portal {
-            // Others may have ended.
+        let Some((session, others_ended)) = opened else { return Ok(None) };
+        if others_ended {
             inner.keys.invalidate(session.key_id);
         }
-        let portal = inner.portal_of(&session).await?;
         Ok(Some(OpenedLink { token, session, portal }))
     }
 

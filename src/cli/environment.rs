@@ -92,6 +92,12 @@ pub(super) fn variable_text(name: &str) -> Option<String> {
     variable(name)?.1.into_string().ok()
 }
 
+/// The text of the prefixed variable of this name; `None` when it is unset or empty.
+pub(super) fn own_variable_text(name: &str) -> Option<String> {
+    let value = std::env::var(format!("{PREFIX}{name}")).ok()?;
+    Some(value).filter(|value| !value.is_empty())
+}
+
 /// The variable of this name that counts, prefixed or not, and its value; `None` when it is unset or empty.
 fn variable(name: &str) -> Option<(String, OsString)> {
     let names = [format!("{PREFIX}{name}"), name.to_owned()];

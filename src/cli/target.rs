@@ -1,7 +1,8 @@
 //! The server that a command calls, and its key: by flags, by the environment, or by a profile.
 //!
 //! A flag counts before everything. A profile that is named by `--profile` counts before the environment, as with the AWS
-//! CLI; one that is merely in use counts after it. A profile's key goes to the profile's server alone.
+//! CLI; one that is merely in use counts after it. A profile's key goes to the profile's server alone. `API_URL` and `API_KEY`
+//! without the prefix `HOOKGATE_` count only where no prefixed one and no profile does.
 
 use std::io;
 
@@ -9,7 +10,7 @@ use clap::error::ErrorKind;
 use clap::{Args, CommandFactory};
 use reqwest::Url;
 
-use super::environment::variable_text;
+use super::environment::{own_variable_text, variable_text};
 use super::profiles::{Profiles, base_url};
 use super::server::ApiServer;
 use super::{Cli, CliError};
@@ -43,6 +44,14 @@ impl TargetArgs {
         self.url.is_some() || self.api_key.is_some() || self.profile.is_some()
     }
 
+    /// Whether the command line or the environment does: more than that a profile is in use.
+    pub(super) fn is_chosen(&self) -> bool {
+        let names = ["API_URL", "API_KEY"];
+        self.is_given()
+            || names.iter().any(|name| variable_text(name).is_some())
+            || own_variable_text("PROFILE").is_some()
+    }
+
     /// The server to call. Without a key the process ends, as after any command line that lacks something.
     pub(super) fn server(&self) -> Result<ApiServer, CliError> {
         match self.server_if_any()? {
@@ -59,7 +68,7 @@ impl TargetArgs {
 
     fn find(&self) -> Result<ChosenServer, CliError> {
         let is_named = self.profile.is_some();
-        let variable = |name| if is_named { None } else { variable_text(name) };
+        let variable = self.variables()?;
         let variable_url = variable("API_URL").map(|text| base_url(&text)).transpose();
         let variable_url = variable_url.map_err(|rule| format!("API_URL {rule}"))?;
         let url = self.url.clone().or(variable_url);
@@ -86,6 +95,19 @@ impl TargetArgs {
             }
         };
         Ok(ChosenServer { url, key })
+    }
+
+    /// The variables that count. Those without a prefix may be another product's: they do only where nothing else of
+    /// ours names a server or a key.
+    fn variables(&self) -> Result<fn(&str) -> Option<String>, CliError> {
+        let is_ours = |name| own_variable_text(name).is_some();
+        if self.profile.is_some() {
+            Ok(|_| None)
+        } else if is_ours("API_URL") || is_ours("API_KEY") || Profiles::chosen(None)?.is_some() {
+            Ok(own_variable_text)
+        } else {
+            Ok(variable_text)
+        }
     }
 }
 

@@ -263,7 +263,7 @@ impl Endpoint {
     /// Maximum bytes of an account's id.
     pub const ACCOUNT_BYTES_MAX: usize = 255;
     /// Endpoints of one account at most: what concerns an account is looked up endpoint by endpoint.
-    pub const PER_ACCOUNT_MAX: u32 = 50;
+    pub const PER_ACCOUNT_MAX: u32 = 10;
     /// Maximum bytes of a description.
     pub const DESCRIPTION_BYTES_MAX: usize = 512;
 

@@ -75,6 +75,12 @@ impl ServerSpan {
         let _ = self.0.accepted.set(accepted);
     }
 
+    /// Whether a request that was answered so is recorded: its events were accepted, or the server failed. What is refused
+    /// is not, or anybody without a key could fill the queue of the export.
+    pub(super) fn is_of_use(&self, status: StatusCode) -> bool {
+        self.0.accepted.get().is_some() || status.is_server_error()
+    }
+
     /// The request was answered at this time, so long after it came.
     pub(super) fn ended(
         &self,

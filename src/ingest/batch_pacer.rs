@@ -63,12 +63,13 @@ impl BatchPacer {
         self.read = Some(Stopwatch::start());
     }
 
-    /// How long to wait before the next batch is read.
-    pub(super) fn wait_to_read(&self) -> Duration {
+    /// How long to wait before the next batch is read, which is gathered so many times as long as usual.
+    pub(super) fn wait_to_read(&self, slowdown: u32) -> Duration {
         if self.last.was_full {
             return Duration::ZERO;
         }
-        LINGER.saturating_sub(self.read.map_or(LINGER, Stopwatch::elapsed))
+        let linger = LINGER * slowdown;
+        linger.saturating_sub(self.read.map_or(linger, Stopwatch::elapsed))
     }
 
     /// How long to wait before the next batch of waiting events is stored, the first of which was accepted then.
@@ -105,11 +106,12 @@ mod tests {
     #[test]
     fn batches_linger_unless_the_server_was_idle_or_there_are_more() {
         let mut pacer = pacer(&clock());
-        assert_eq!(pacer.wait_to_read(), Duration::ZERO);
+        assert_eq!(pacer.wait_to_read(1), Duration::ZERO);
         pacer.observe(last(1, false));
-        assert!(pacer.wait_to_read() <= LINGER);
+        assert!(pacer.wait_to_read(1) <= LINGER);
+        assert!(pacer.wait_to_read(25) <= 25 * LINGER);
         pacer.observe(last(500, true));
-        assert_eq!(pacer.wait_to_read(), Duration::ZERO);
+        assert_eq!(pacer.wait_to_read(25), Duration::ZERO);
     }
 
     #[test]

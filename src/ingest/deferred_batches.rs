@@ -8,8 +8,11 @@ use super::unstored_batch::UnstoredBatch;
 use crate::domain::{Event, OrgId};
 use crate::journal::{Extent, Record};
 
-/// Batches and organisations of which something is deferred at most, some 200 bytes each.
+/// Batches and organisations of which something is deferred at most, some 300 bytes each.
 const DEFERRED_MAX: usize = 65_536;
+/// Organisations in all of these batches at most, deferred or not: the journal keeps the bytes of each until its batch is
+/// acknowledged, in 24 bytes.
+const ORGS_MAX: usize = 1_000_000;
 /// Bytes that an event takes beside its payload, about.
 const EVENT_BYTES: usize = 512;
 
@@ -20,6 +23,8 @@ pub(super) struct DeferredBatch {
     pub(super) extent: Extent,
     /// Whose events, and what they take in memory.
     pub(super) sizes: Arc<HashMap<OrgId, WaitingSize>>,
+    /// How many organisations the batch has events of.
+    pub(super) orgs: usize,
 }
 
 /// What events take that wait in memory.
@@ -37,12 +42,24 @@ pub(super) struct DeferredBatches {
     by_org: HashMap<OrgId, usize>,
     /// The sum of these numbers.
     parts: usize,
+    /// The organisations of the batches, each counted in each.
+    orgs: usize,
 }
 
 impl DeferredBatches {
     /// Whether one more may be added.
     pub(super) const fn has_room(&self) -> bool {
-        self.parts < DEFERRED_MAX
+        self.parts < DEFERRED_MAX && self.orgs < ORGS_MAX
+    }
+
+    /// How much longer than usual batches are gathered, so that they are fewer: the fuller this is, the longer.
+    pub(super) const fn slowdown(&self) -> u32 {
+        let quarters = [4 * self.parts / DEFERRED_MAX, 4 * self.orgs / ORGS_MAX];
+        match (quarters[0], quarters[1]) {
+            (0, 0) => 1,
+            (0 | 1, 0 | 1) => 5,
+            _ => 25,
+        }
     }
 
     /// Whether something of an organisation is deferred. Then everything behind it has to be.
@@ -56,6 +73,7 @@ impl DeferredBatches {
             *self.by_org.entry(*org).or_default() += 1;
         }
         self.parts += deferred.sizes.len();
+        self.orgs += deferred.orgs;
         self.batches.push_back(deferred);
     }
 
@@ -68,6 +86,7 @@ impl DeferredBatches {
     pub(super) fn pop(&mut self) {
         let Some(first) = self.batches.pop_front() else { return };
         self.parts -= first.sizes.len();
+        self.orgs -= first.orgs;
         for org in first.sizes.keys() {
             if let Some(left) = self.by_org.get_mut(org) {
                 *left -= 1;
@@ -113,6 +132,11 @@ impl WaitingSize {
 
     /// Whether it is at most half of another.
     pub(super) const fn is_half_of(self, other: Self) -> bool {
-        self.events <= other.events / 2 && self.bytes <= other.bytes / 2
+        self.is_within(Self { events: other.events / 2, bytes: other.bytes / 2 })
+    }
+
+    /// Whether it is at most another.
+    pub(super) const fn is_within(self, other: Self) -> bool {
+        self.events <= other.events && self.bytes <= other.bytes
     }
 }

@@ -95,6 +95,10 @@ impl Unstored {
     }
 
     fn ack_if_stored(&mut self) {
+        if self.events.is_empty() {
+            // What is deferred of it may wait for long, and a map that was large keeps its size.
+            self.events = HashMap::new();
+        }
         if self.is_stored()
             && let Some(ack) = self.ack.take()
         {

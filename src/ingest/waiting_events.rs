@@ -19,6 +19,8 @@ use crate::domain::{Event, OrgId, Timestamp};
 
 /// What may wait in memory, about: the batches that are being decoded come on top.
 const ROOM: WaitingSize = WaitingSize { events: 50_000, bytes: 32 * 1024 * 1024 };
+/// What an organisation may have there however little room is left.
+const FEW: WaitingSize = WaitingSize { events: TURN_EVENTS, bytes: 64 * 1024 };
 /// Events that are taken of an organisation in one turn.
 const TURN_EVENTS: usize = 64;
 
@@ -139,8 +141,12 @@ impl WaitingEvents {
 
     /// Waits until more may be read.
     pub(super) async fn has_room(&self) {
-        let is_free = |size: WaitingSize| size.events < ROOM.events && size.bytes < ROOM.bytes;
-        self.wait_until(|queues| is_free(queues.size) && queues.deferred.has_room()).await;
+        self.wait_until(|queues| queues.has_room() && queues.deferred.has_room()).await;
+    }
+
+    /// How much longer than usual batches are gathered.
+    pub(super) fn slowdown(&self) -> u32 {
+        self.queues().deferred.slowdown()
     }
 
     /// Waits until some events may be stored, and returns when the next ones were accepted.
@@ -205,15 +211,21 @@ impl WaitingEvents {
 }
 
 impl Queues {
-    /// Whether an organisation may have so much more here. One of which nothing waits may.
+    /// Whether there is room for anybody.
+    fn has_room(&self) -> bool {
+        self.size.events < ROOM.events && self.size.bytes < ROOM.bytes
+    }
+
+    /// Whether an organisation may have so much more here. One of which nothing waits may, and so may one with a few.
     fn has_room_for(&self, org: &OrgId, more: WaitingSize) -> bool {
         let waiting = self.by_org.get(org).map_or_else(WaitingSize::default, |queue| queue.size);
-        waiting.events == 0 || waiting.plus(more).is_half_of(ROOM.minus(self.size))
+        let both = waiting.plus(more);
+        waiting.events == 0 || both.is_within(FEW) || both.is_half_of(ROOM.minus(self.size))
     }
 
     /// What was deferred first, if there is room for it.
     fn first_with_room(&self) -> Option<&DeferredBatch> {
-        let first = self.deferred.first()?;
+        let first = self.deferred.first().filter(|_| self.has_room())?;
         let mut sizes = first.sizes.iter();
         sizes.all(|(org, size)| self.has_room_for(org, *size)).then_some(first)
     }

@@ -190,7 +190,7 @@ impl Workers {
         let mut source = self.source.lock().await;
         self.waiting.has_room().await;
         let fast_permit = if source.has_more { None } else { permit(&self.fast_permits).await };
-        let wait = self.pacer().wait_to_read();
+        let wait = self.pacer().wait_to_read(self.waiting.slowdown());
         if !wait.is_zero() {
             tokio::time::sleep(wait).await;
         }
@@ -204,10 +204,12 @@ impl Workers {
         let deferred = self.waiting.without_room(&sizes);
         let parts = 1 + usize::from(!deferred.is_empty());
         let batch = Arc::new(UnstoredBatch::new(place, ack, accepted_at, parts));
+        let orgs_in_batch = sizes.len();
         let orgs = sizes.into_keys().filter(|org| !deferred.contains_key(org)).collect();
         if !deferred.is_empty() {
             let batch = Arc::clone(&batch);
-            let deferred = DeferredBatch { batch, extent, sizes: Arc::new(deferred) };
+            let deferred =
+                DeferredBatch { batch, extent, sizes: Arc::new(deferred), orgs: orgs_in_batch };
             records.retain(|record| !deferred.has(record));
             self.waiting.defer(deferred);
         }

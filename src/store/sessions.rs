@@ -99,7 +99,7 @@ impl System<'_> {
         hash: &SessionHash,
         address: IpAddr,
         now: Timestamp,
-    ) -> Result<Option<ConsoleSession>> {
+    ) -> Result<Option<(ConsoleSession, bool)>> {
         let mut tx = self.0.engine.begin().await?;
         let lock = tx.dialect().lock(" FOR UPDATE");
         let sql = format!("SELECT {COLUMNS} FROM console_sessions WHERE token_hash = $1{lock}");
@@ -107,7 +107,7 @@ impl System<'_> {
         let opened = found.as_ref().and_then(|found| found.opened(now));
         let Some(session) = opened else { return Ok(None) };
         remove(&mut tx, link).await?;
-        insert(&mut tx, hash, &session).await?;
+        let ended = insert(&mut tx, hash, &session).await?;
         if session.kind == SessionKind::Portal {
             let sql = "SELECT org_id FROM api_keys WHERE id = $1";
             let org: Option<OrgId> = tx.one(sql, args![session.key_id]).await?.get_opt("org_id")?;
@@ -119,7 +119,7 @@ impl System<'_> {
             audit::write(&mut tx, &record, &by, now).await?;
         }
         tx.commit().await?;
-        Ok(Some(session))
+        Ok(Some((session, ended > 0)))
     }
 
     /// Ends one session of a key, and has every server read the key's sessions again.

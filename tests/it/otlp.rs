@@ -109,7 +109,8 @@ async fn expect_one_trace(settings: &[(&str, &str)]) {
         assert_eq!((&*attempt.trace_id, &attempt.parent), (TRACE, &accept.id));
         assert_eq!(attempt.id, named_span(webhook), "the receiver's spans are its children");
         assert_eq!(attempt.attributes["hookgate.event_id"], event);
-        assert_eq!(attempt.attributes["url.full"], receiver.url("/in"));
+        // The path of many a webhook is a credential.
+        assert!(!attempt.attributes.contains_key("url.full"));
         assert_eq!(attempt.attributes["server.address"], "127.0.0.1");
     }
     assert_eq!((failed.is_error, &*failed.attributes["error.type"]), (true, "500"));

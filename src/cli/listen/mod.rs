@@ -151,6 +151,11 @@ async fn subscribe(args: &ListenArgs, here: &Url) -> Result<Option<TemporaryEndp
     if args.no_endpoint || args.secret.is_some() {
         return Ok(None);
     }
+    // The profile in use may be of production: it gets no endpoint that nobody has asked for.
+    let is_asked = args.target.is_chosen() || args.public_url.is_some() || !args.events.is_empty();
+    if !is_asked {
+        return Ok(None);
+    }
     let Some(server) = args.target.server_if_any()? else {
         if args.public_url.is_some() || !args.events.is_empty() {
             missing_key("--events and --public-url need an API key");

@@ -82,9 +82,17 @@ pub(super) async fn find(
     let peer = RequestContext::from_request_parts(parts, app).await?.peer;
     let address = client_ip::address(peer, &parts.headers, &app.settings().trusted_proxies);
     let transport = Transport::of(app, &parts.headers, peer);
+    let mut refused = None;
     for cookie in SessionCookie::ALL {
         let Some(token) = cookie.token(transport, &parts.headers) else { continue };
-        let found = app.authenticator.session(&token, address, is_use(&parts.headers)).await?;
+        let found = match app.authenticator.session(&token, address, is_use(&parts.headers)).await {
+            Ok(found) => found,
+            // The other cookie may be of a session that is known.
+            Err(error) => {
+                refused = Some(error);
+                continue;
+            }
+        };
         let is_its = |open: &Arc<OpenSession>| SessionCookie::of(open.session.kind) == cookie;
         let Some(open) = found.filter(is_its) else { continue };
         if let Some(answer) = parts.extensions.get::<AnswerOwner>() {
@@ -95,7 +103,10 @@ pub(super) async fn find(
         }
         return Ok(Some(FoundSession { open, token, transport, address }));
     }
-    Ok(None)
+    match refused {
+        Some(error) => Err(error.into()),
+        None => Ok(None),
+    }
 }
 
 #[cfg(test)]

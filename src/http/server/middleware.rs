@@ -121,7 +121,7 @@ impl Api {
             cors::allow(headers, origin);
         }
         self.counters.count(counted, response.status());
-        if let Some(span) = span {
+        if let Some(span) = span.filter(|span| span.is_of_use(response.status())) {
             let ended = (clock.now(), watch.elapsed());
             self.app.tracer.record(|| span.ended(&trace_id, response.status(), ended));
         }

@@ -169,7 +169,12 @@ fn what_is_deferred_is_read_again_in_its_order_before_what_is_behind_it() {
         let batch = UnstoredBatch::unacknowledged(place, Timestamp::from_micros(0), 2);
         let batch = Arc::new(batch);
         batch.decoded(std::iter::empty(), &[]);
-        waiting.defer(DeferredBatch { batch, extent: Extent::of_seq(seq), sizes: Arc::new(sizes) });
+        waiting.defer(DeferredBatch {
+            batch,
+            extent: Extent::of_seq(seq),
+            sizes: Arc::new(sizes),
+            orgs: 1,
+        });
     }
     assert!(waiting.next_deferred().now_or_never().is_none());
     let shares = waiting.take(2_000, usize::MAX);
@@ -253,7 +258,12 @@ impl WaitingModel {
         if !deferred.is_empty() {
             let extent = Extent::of_seq(self.journal.len() as u64 - 1);
             let batch = Arc::clone(&batch);
-            self.waiting.defer(DeferredBatch { batch, extent, sizes: Arc::new(deferred) });
+            self.waiting.defer(DeferredBatch {
+                batch,
+                extent,
+                sizes: Arc::new(deferred),
+                orgs: sizes.len(),
+            });
         }
         self.push(&batch, now);
         true
@@ -282,6 +292,7 @@ impl WaitingModel {
             self.waiting.push(batch, (org, Self::is_ordered(org)), events, in_backlog);
         }
         let size = self.waiting.queues().size;
+        // At most one batch is beyond it.
         assert!(size.bytes <= 2 * ROOM.bytes, "{size:?}");
     }
 

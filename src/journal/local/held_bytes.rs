@@ -4,30 +4,35 @@ use std::collections::BTreeMap;
 
 use super::ack_window::BatchNumber;
 use super::shares::OrgBytes;
+use crate::domain::OrgId;
 
 /// The bytes of each unacknowledged batch, and of the acknowledged batches behind it up to the next one. Pure.
 ///
 /// The disk keeps what is behind the oldest unacknowledged batch, so the bytes of a batch are freed when every batch
-/// before it is acknowledged, too. There are about as many unacknowledged batches as workers, however many
-/// acknowledged ones are behind them, and that bounds the memory.
+/// before it is acknowledged, too. However many acknowledged ones are behind them, memory is bounded by the
+/// unacknowledged ones: about as many as workers, and those that the caller leaves for later and bounds by itself.
 #[derive(Debug, Default)]
 pub(super) struct HeldBytes {
-    batches: BTreeMap<BatchNumber, OrgBytes>,
+    batches: BTreeMap<BatchNumber, Box<[(OrgId, u64)]>>,
 }
 
 impl HeldBytes {
     /// Adds the batch that was read next.
     pub(super) fn add(&mut self, number: BatchNumber, bytes: OrgBytes) {
-        self.batches.insert(number, bytes);
+        self.batches.insert(number, bytes.into_iter().collect());
     }
 
     /// Acknowledges a batch. Returns the bytes that this frees.
     pub(super) fn ack(&mut self, number: BatchNumber) -> OrgBytes {
         let bytes = self.batches.remove(&number).unwrap_or_default();
-        let Some((_, before)) = self.batches.range_mut(..number).next_back() else { return bytes };
+        let Some((_, before)) = self.batches.range_mut(..number).next_back() else {
+            return bytes.into_iter().collect();
+        };
+        let mut sum: OrgBytes = before.iter().copied().collect();
         for (org, bytes) in bytes {
-            *before.entry(org).or_default() += bytes;
+            *sum.entry(org).or_default() += bytes;
         }
+        *before = sum.into_iter().collect();
         OrgBytes::new()
     }
 }
@@ -37,7 +42,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::domain::{OrgId, Timestamp};
+    use crate::domain::Timestamp;
     use crate::journal::local::ack_window::AckWindow;
 
     proptest! {

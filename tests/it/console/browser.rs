@@ -41,6 +41,17 @@ impl Browser {
         assert_eq!((loaded.status, loaded.path.as_str()), (200, "/console"), "{}", loaded.text);
     }
 
+    /// Opens a stream of server-sent events.
+    pub(super) async fn stream(&self, path: &str) -> reqwest::Response {
+        let request = self.client.get(format!("{}{path}", self.base));
+        let request = request.header("accept", "text/event-stream");
+        let request = match &self.cookie {
+            Some(cookie) => request.header("cookie", cookie),
+            None => request,
+        };
+        request.send().await.unwrap()
+    }
+
     /// The bytes of a page as they are sent to a browser, which takes gzip.
     pub(super) async fn compressed_size(&mut self, path: &str) -> usize {
         let request = self.client.get(format!("{}{path}", self.base));

@@ -72,7 +72,8 @@ async fn link_is_exchanged_once(subject: &Subject) {
     assert!(late.is_none() && is_there(subject, 1).await);
     let opened = system.exchange_link(&hash(1), &hash(2), SOMEWHERE, at(5)).await.unwrap();
     let kind = SessionKind::Console;
-    assert_eq!(opened, Some(ConsoleSession::new(key, kind, at(5), ConsoleSession::LASTS)));
+    let session = ConsoleSession::new(key, kind, at(5), ConsoleSession::LASTS);
+    assert_eq!(opened, Some((session, false)), "no other session has ended for it");
     assert!(!is_there(subject, 1).await && is_there(subject, 2).await);
     assert!(system.exchange_link(&hash(1), &hash(3), SOMEWHERE, at(5)).await.unwrap().is_none());
     assert!(system.exchange_link(&hash(2), &hash(3), SOMEWHERE, at(5)).await.unwrap().is_none());
@@ -98,7 +99,7 @@ async fn portal_of_an_account_is_opened_once_and_audited(subject: &Subject) {
     assert!(!is_there(subject, 0).await, "the oldest of the account has ended");
     assert!(is_there(subject, 1).await && is_there(subject, 100).await, "not another account's");
     let opened = system.exchange_link(&hash(1), &hash(200), SOMEWHERE, at(60)).await.unwrap();
-    let opened = opened.unwrap();
+    let (opened, _) = opened.unwrap();
     assert_eq!((opened.kind, opened.account_id.as_deref()), (SessionKind::Portal, Some("acme")));
     assert_eq!(system.session(&hash(200)).await.unwrap(), Some(opened));
     assert!(system.exchange_link(&hash(1), &hash(201), SOMEWHERE, at(60)).await.unwrap().is_none());

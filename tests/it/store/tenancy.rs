@@ -380,7 +380,7 @@ async fn every_change_is_in_the_log_with_who_and_where_from_and_no_secret(subjec
         "ordered": true,
     });
     assert_eq!(log[1].changes, changed);
-    let created = json!({ "kind": "webhook", "url": "https://example.com", "event_types": "a.*" });
+    let created = json!({ "kind": "webhook", "url": "https://example.com", "account_id": null, "event_types": "a.*" });
     assert_eq!(log[4].changes, created);
     let rotated = json!({
         "name": "ci",

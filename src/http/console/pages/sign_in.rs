@@ -10,7 +10,7 @@ use axum::response::{IntoResponse, Response};
 use url::form_urlencoded;
 
 use crate::auth::{OpenedLink, SessionToken};
-use crate::domain::ConsoleSession;
+use crate::domain::{ConsoleSession, SessionKind};
 use crate::http::byte_budget::Owner;
 use crate::http::charges;
 use crate::http::client_ip;
@@ -153,7 +153,10 @@ pub(in crate::http::console) async fn use_link(
         return Ok(link_ended(transport));
     };
     let to = see_other("/console");
-    let Some(portal) = portal else { return Ok(signed_in(to, transport, &token)) };
+    if session.kind != SessionKind::Portal {
+        return Ok(signed_in(to, transport, &token));
+    }
+    let portal = portal.unwrap_or_default();
     Framing::allow(&parts, &portal.allowed_origins);
     let lasts = session.expires_at.since(session.created_at);
     let is_framed = !portal.allowed_origins.is_empty();
