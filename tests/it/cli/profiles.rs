@@ -74,12 +74,16 @@ async fn profile_names_a_server_and_its_key() {
     home.done(&orgs).await;
 
     // The environment counts before a profile in use, and after one that is named; flags before both.
-    let wrong = [("HOOKGATE_API_KEY", "hg_wrong"), ("API_URL", url)];
+    let wrong = [("HOOKGATE_API_KEY", "hg_wrong"), ("HOOKGATE_API_URL", url)];
     home.run_with(&orgs, &wrong).await.failed(1, "401");
     let named = home.run_with(&[&orgs[..], &["--profile", "operator"]].concat(), &wrong).await;
     assert_eq!(named.code, 0, "{}", named.err);
     let flags = [&orgs[..], &["--profile", "operator", "--api-key", &key]].concat();
     home.run(&flags).await.failed(1, "403");
+    // Variables of another product are left alone.
+    let stray = [("API_KEY", "of another product"), ("API_URL", "http://127.0.0.1:1")];
+    let of_profile = home.run_with(&orgs, &stray).await;
+    assert_eq!(of_profile.code, 0, "{}", of_profile.err);
     // A profile's key goes to its own server alone.
     let elsewhere = [&orgs[..], &["--url", "http://127.0.0.1:1"]].concat();
     home.run(&elsewhere).await.failed(1, "the key of the profile operator is for");
