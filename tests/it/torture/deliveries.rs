@@ -60,7 +60,8 @@ impl Subscribers {
             let source = Receives::Webhooks(receiver);
             subscribers.push(Subscriber { endpoint, source, event_type });
         }
-        let settings = json!({ "kind": "pull", "event_types": [SAMPLED] });
+        // An answer that a kill cuts off counts as received; a long run cuts off many.
+        let settings = json!({ "kind": "pull", "event_types": [SAMPLED], "max_receives": 100 });
         let inbox = station.post("/api/endpoints", &settings).await;
         let endpoint = inbox["id"].as_str().unwrap().parse().unwrap();
         let source = Receives::Inbox(InboxConsumer::start(station, endpoint));
