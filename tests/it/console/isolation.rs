@@ -42,7 +42,7 @@ async fn settle(console: &Console) -> Ids {
 }
 
 /// The answer without what differs from page to page.
-async fn told(browser: &mut Browser, method: &Method, path: &str) -> (u16, String) {
+pub(super) async fn told(browser: &mut Browser, method: &Method, path: &str) -> (u16, String) {
     let form = (*method == Method::POST).then(|| {
         let fields =
             [("csrf", browser.csrf.as_str()), ("name", "x"), ("since", "2020-01-01T00:00")];

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::browser::Browser;
 use super::portal::{deliveries, endpoint, opened, post};
-use super::{Console, each_store};
+use super::{Console, each_store, isolation};
 use crate::support::receiver::{Answer, Receiver};
 
 const NOWHERE: &str = "0190b5a7-0000-7000-8000-000000000000";
@@ -35,15 +35,10 @@ async fn of_endpoint(console: &Console, endpoint: &str, event: &str) -> Ids {
     ]
 }
 
+/// The answer without what differs from page to page, and without its path.
 async fn told(browser: &mut Browser, method: &Method, path: &str) -> (u16, String) {
-    let form = (*method == Method::POST).then(|| {
-        let fields =
-            [("csrf", browser.csrf.as_str()), ("name", "x"), ("since", "2020-01-01T00:00")];
-        url::form_urlencoded::Serializer::new(String::new()).extend_pairs(fields).finish()
-    });
-    let loaded = browser.load(method.clone(), path, form).await;
-    let trace = loaded.header("x-trace-id").to_owned();
-    (loaded.status, loaded.text.replace(&trace, "{trace}").replace(path, "{path}"))
+    let (status, text) = isolation::told(browser, method, path).await;
+    (status, text.replace(path, "{path}"))
 }
 
 /// Everything that the organisation has but of the account.
