@@ -16,9 +16,11 @@ use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection};
 
 const INSTALL: &str = "the tests need PostgreSQL 15 or later: scripts/test installs or fetches it";
 
-/// What the server is told: a tenth of its usual memory, and room for every test's pool.
+/// What the server is told: a tenth of its usual memory, room for every test's pool, and that a statement ends with the
+/// test that asked for it. An endless one would fill the disk, and take a CPU from all further tests.
 const SETTINGS: &str = "-c shared_buffers=32MB -c max_connections=400 -c fsync=on \
-                        -c listen_addresses=127.0.0.1 -c log_min_messages=error";
+                        -c listen_addresses=127.0.0.1 -c log_min_messages=error \
+                        -c client_connection_check_interval=1s -c temp_file_limit=4GB";
 
 /// Ports on which a new server is tried to start.
 const PORTS_TRIED: u32 = 5;
