@@ -144,7 +144,7 @@ impl Sender {
         let started_at = clock.now();
         let host_name = delivery.endpoint.url.domain().unwrap_or_default();
         let known = self.lookups.cached(host_name).await;
-        match self.post(delivery, known.as_ref(), started_at).await {
+        match self.post(delivery, known.as_ref(), clock).await {
             Ok(result) => return Some(result),
             Err(NotSent::HostUnknown) => {}
             Err(NotSent::NoStream) => return None,
@@ -159,31 +159,33 @@ impl Sender {
             Ok(host) => host,
             Err(error) => return Some(SendResult::failed(error.into(), started_at, lookup.took)),
         };
-        let now = clock.now();
-        // Another server may make the attempt once the lease has lapsed.
-        if now.plus(self.options.timeout) > delivery.lease.until {
+        // Another server may make the attempt once the lease has lapsed, which it does by the schedule time.
+        if clock.schedule().plus(self.options.timeout) > delivery.lease.until {
             return None;
         }
-        let result = match self.post(delivery, Some(&host), now).await {
+        let result = match self.post(delivery, Some(&host), clock).await {
             Ok(result) => result,
             Err(NotSent::HostUnknown) => {
-                SendResult::failed(Failure::unresolved(), now, Duration::ZERO)
+                SendResult::failed(Failure::unresolved(), started_at, Duration::ZERO)
             }
             Err(NotSent::NoStream) => return None,
         };
         Some(SendResult { started_at, took: lookup.took + result.took, ..result })
     }
 
-    /// Posts the webhook, signed with the time `at`.
+    /// Posts the webhook, signed with the time at which it does.
     async fn post(
         &self,
         delivery: &LeasedDelivery,
         host: Option<&PinnedHost>,
-        at: Timestamp,
+        clock: &Clock,
     ) -> Result<SendResult, NotSent> {
-        let watch = Stopwatch::start();
-        let (result, started_at, took) = match catch_panic(self.exchange(delivery, host, at)).await
-        {
+        let (watch, at) = (Stopwatch::start(), clock.now());
+        // The attempt ends before its lease, which lapses by the schedule time; the wall clock may be far from that.
+        let spare = delivery.lease.until.since(clock.schedule());
+        let stream = spare.saturating_sub(self.options.timeout).min(self.options.timeout);
+        let exchange = self.exchange(delivery, host, at, stream);
+        let (result, started_at, took) = match catch_panic(exchange).await {
             Ok(exchanged) => {
                 let Exchanged { result, waited, took } = exchanged?;
                 (result, at.plus(waited), took)
@@ -208,25 +210,20 @@ impl Sender {
         }))
     }
 
-    /// Makes the request, if the guard and the signer allow it.
+    /// Makes the request, if the guard and the signer allow it, and waits so long for an HTTP/2 stream.
     async fn exchange(
         &self,
         delivery: &LeasedDelivery,
         host: Option<&PinnedHost>,
         at: Timestamp,
+        stream: Duration,
     ) -> Result<Result<Exchanged, NotSent>, Failure> {
         let url = &delivery.endpoint.url;
         self.guard.check_url(url)?;
         let body = webhook::body(&delivery.event, delivery.endpoint.config.format);
         let headers = webhook::headers(delivery, at, &body)?;
         let SenderOptions { connect_timeout, timeout, .. } = self.options;
-        // The attempt ends before its lease.
-        let spare = delivery.lease.until.since(at).saturating_sub(timeout);
-        let limits = ExchangeLimits {
-            connect: connect_timeout,
-            response: timeout,
-            stream: spare.min(timeout),
-        };
+        let limits = ExchangeLimits { connect: connect_timeout, response: timeout, stream };
         let webhook = Webhook { url, headers, body };
         Ok(webhook.exchange(&self.pools, host, limits, &self.metrics).await)
     }

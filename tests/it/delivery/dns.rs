@@ -105,6 +105,20 @@ async fn slow_name_server_uses_up_none_of_the_time_for_connection_and_answer() {
 }
 
 #[tokio::test]
+async fn webhook_whose_host_is_looked_up_is_sent_at_once_after_the_clock_was_set() {
+    let server = NameServer::start(|_| late("127.0.0.1")).await;
+    let receiver = Receiver::start().await;
+    let world = world(&server, &[]).await;
+    endpoint(&world, &receiver, "hooks.example").await;
+    // Its lease has lapsed by the wall clock, and has not by the schedule time, which counts.
+    world.clock.step_by(86_400_000_000);
+    world.publish("user.login", 1).await;
+    assert_eq!(world.deliver().await, 1);
+    let row = world.row().await;
+    assert_eq!((row.status, row.attempts), (DeliveryStatus::Delivered, 1));
+}
+
+#[tokio::test]
 async fn failures_are_cached_so_that_a_dead_name_is_not_asked_for_at_every_attempt() {
     let cases = [
         (Reply::NoSuchName { ttl: 30 }, "the name does not exist", LookupResult::NotFound),

@@ -15,6 +15,9 @@ use crate::support::h2_peer::{Act, H2Peer};
 use crate::support::tls::Authority;
 use crate::support::wait::until;
 
+/// A day, in microseconds.
+const DAY: i64 = 86_400_000_000;
+
 /// A world whose endpoint is this receiver, to which a first webhook has been delivered: it is known to speak HTTP/2.
 async fn world(
     flags: &[&str],
@@ -119,6 +122,17 @@ async fn wait_for_a_stream_is_not_the_receivers_time() {
     // The last of them wait longer than the timeout.
     each_is_one_attempt(&world, &mut service, &peer, 16).await;
     assert_eq!((peer.requests(), peer.connections()), (17, 1));
+}
+
+/// A lease ends by the schedule time, which the wall clock may be far from: on two servers, or once it is set.
+#[tokio::test]
+async fn clock_that_is_set_leaves_webhooks_their_wait_for_a_stream() {
+    for step in [DAY, -DAY] {
+        let (world, peer, mut service) = world(&[], 100, |_| Act::Answer).await;
+        world.clock.step_by(step);
+        each_is_one_attempt(&world, &mut service, &peer, 5).await;
+        assert_eq!(peer.requests(), 6);
+    }
 }
 
 /// The first webhooks to a host have clients of 1, 2 and 4 connections, so the fourth shares that of the third, over
