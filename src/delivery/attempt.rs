@@ -15,6 +15,7 @@ use crate::telemetry::{OrgLines, Tracer};
 
 use super::attempt_span::attempt_span;
 use super::breaker::AttemptSignal;
+use super::dispatch::Dispatch;
 use super::outcome_report::OutcomeReport;
 use super::retry;
 use super::sender::Sender;
@@ -33,6 +34,8 @@ pub(super) struct Attempter {
     pub(super) clock: Clock,
     pub(super) metrics: Arc<DeliveryMetrics>,
     pub(super) tracer: Tracer,
+    /// Counts the outcomes that are not recorded yet.
+    pub(super) dispatch: Dispatch,
     pub(super) reports: mpsc::Sender<OutcomeReport>,
 }
 
@@ -136,6 +139,8 @@ impl Attempter {
     }
 
     async fn report(&self, report: OutcomeReport) {
+        // Before it waits for room in the queue.
+        self.dispatch.backlog().report();
         // The recorder outlives every attempt except at a hard stop. The lease then lapses.
         let _ = self.reports.send(report).await;
     }

@@ -1,7 +1,6 @@
 //! What the dispatcher shares with those who have deliveries for it, and with those who change endpoints.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -19,6 +18,7 @@ use super::aside::Aside;
 use super::endpoint_cache::EndpointCache;
 use super::inboxes::Inboxes;
 use super::outcome_report::OutcomeReport;
+use super::recorder_backlog::RecorderBacklog;
 
 /// Maximum requests for an attempt by hand that wait. A further one waits for the next scan, like any due
 /// delivery.
@@ -53,8 +53,8 @@ struct DispatchState {
     released: mpsc::UnboundedSender<LeasedDelivery>,
     /// Deliveries whose outcomes the store does not record.
     aside: Mutex<Aside>,
-    /// Whether outcomes cannot be recorded at the moment.
-    is_recorder_failing: AtomicBool,
+    /// Outcomes that the store does not have yet.
+    backlog: Mutex<RecorderBacklog>,
     inboxes: Inboxes,
 }
 
@@ -86,7 +86,7 @@ impl Dispatch {
             due,
             released,
             aside: Mutex::default(),
-            is_recorder_failing: AtomicBool::new(false),
+            backlog: Mutex::default(),
             inboxes: Inboxes::default(),
         }))
     }
@@ -136,13 +136,10 @@ impl Dispatch {
         self.0.due.wake();
     }
 
-    pub(super) fn set_recorder_failing(&self, is_failing: bool) {
-        self.0.is_recorder_failing.store(is_failing, Ordering::Relaxed);
-    }
-
-    /// Whether outcomes cannot be recorded. Nothing is claimed then: it could be what was delivered already.
-    pub(super) fn is_recorder_failing(&self) -> bool {
-        self.0.is_recorder_failing.load(Ordering::Relaxed)
+    /// Outcomes that the store does not have yet. While they stop claims, nothing is claimed: it could be what was
+    /// delivered already.
+    pub(super) fn backlog(&self) -> MutexGuard<'_, RecorderBacklog> {
+        self.0.backlog.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Remembers a delivery whose outcome the store does not record: it is not attempted again here.

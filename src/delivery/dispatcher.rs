@@ -203,7 +203,7 @@ impl Dispatcher {
         let now = self.dispatch.monotonic();
         let next_start = self.dispatch.admission().next_start();
         let next_start = next_start.map(|start| start.since(now).max(WAIT_MIN));
-        if self.claimer.is_none() || self.dispatch.is_recorder_failing() {
+        if self.claimer.is_none() || self.dispatch.backlog().stops_claims() {
             return next_start;
         }
         let scan = self.scan == ScanDemand::Due;

@@ -82,6 +82,7 @@ mod inboxes;
 mod metrics;
 mod outcome_report;
 mod recorder;
+mod recorder_backlog;
 mod resolver;
 mod retry;
 mod sender;
@@ -247,6 +248,7 @@ impl DeliveryService {
             clock,
             metrics: Arc::clone(&metrics),
             tracer,
+            dispatch: dispatch.clone(),
             reports: reports_in,
         };
         let dispatcher = Dispatcher {

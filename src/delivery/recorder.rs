@@ -5,7 +5,8 @@
 //! # Failure
 //! - While the store cannot be reached, the recorder keeps its batch and retries with exponential backoff. Its
 //!   queue fills, finished attempts wait for it and keep their slots, and no new attempts start: an outage
-//!   stops sending instead of filling the memory. Nothing is claimed meanwhile: it could be what was delivered.
+//!   stops sending instead of filling the memory. Nothing is claimed until all that waited is recorded: it could be
+//!   what was delivered (`recorder_backlog`).
 //! - A batch that the store rejects, or does not finish three times, is halved until the outcome at fault is alone.
 //!   That one is logged, remembered and dropped: its lease lapses, and this server does not attempt the delivery
 //!   again. The others are recorded.
@@ -160,7 +161,13 @@ impl Recorder {
         self.record_outcomes().await;
         self.recording.end();
         self.wake_waiters();
+        let attempts = self.batch.outcomes.iter().filter(|outcome| outcome.attempt.is_some());
+        let attempts = attempts.count();
         self.batch.outcomes.clear();
+        let claims_resume = self.dispatch.backlog().done(attempts);
+        if claims_resume {
+            self.dispatch.wake();
+        }
         let ordered = std::mem::take(&mut self.batch.ordered);
         if !ordered.is_empty() {
             self.dispatch.ordered_recorded(&ordered);
@@ -213,7 +220,7 @@ impl Recorder {
         loop {
             let error = match self.store.system().record_outcomes(outcomes).await {
                 Ok(counted) => {
-                    self.dispatch.set_recorder_failing(false);
+                    self.dispatch.backlog().succeeded();
                     self.progress.beat();
                     return Ok(counted);
                 }
@@ -223,14 +230,13 @@ impl Recorder {
                     return Err(error);
                 }
             };
-            self.dispatch.set_recorder_failing(true);
+            self.dispatch.backlog().failed();
             if backoff.is_first() {
                 tracing::warn!(%error, "cannot record outcomes, retrying");
             }
             tries += u32::from(!error.is_connection());
             if tries >= TRIES_MAX {
-                // It is the batch, not the store: the others go on, and so do claims.
-                self.dispatch.set_recorder_failing(false);
+                // It is the batch, not the store: the others go on.
                 return Err(error);
             }
             backoff.sleep().await;

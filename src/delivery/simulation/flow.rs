@@ -10,6 +10,8 @@ use crate::delivery::breaker::AttemptSignal;
 
 /// The shortest time from one look for something to claim to the next.
 const CLAIM_PAUSE: Duration = Duration::from_millis(5);
+/// Outcomes of one call of the recorder at most.
+const RECORDED_MAX: usize = 4;
 
 impl World {
     pub(super) fn token(&mut self, server: usize) -> u64 {
@@ -91,6 +93,7 @@ impl World {
             assert!(!is_known || current.version == endpoint.version, "sent to what it was");
             assert!(!is_known || current.disabled_reason.is_none(), "sent to a disabled endpoint");
         }
+        assert!(!it.known.contains(&held.id), "sent again, though known to be delivered: {held:?}");
         let attempts = self.under_way.entry(held.id).or_default();
         assert!(attempts.is_empty(), "attempted twice at a time: {held:?} beside {attempts:?}");
         attempts.insert((server, held.token));
@@ -136,7 +139,13 @@ impl World {
             AttemptSignal::NotMade => SimOutcome::Released,
         };
         let it = &mut self.servers[server];
-        it.reports.push((held, outcome));
+        if !matches!(outcome, SimOutcome::Released) {
+            it.backlog.report();
+        }
+        if matches!(outcome, SimOutcome::Delivered) {
+            it.known.insert(held.id);
+        }
+        it.reports.push_back((held, outcome));
         let finished = it.admission.finish(ticket, signal, false, self.now);
         let released = finished.released.into_iter().map(|held| (held, SimOutcome::Released));
         it.reports.extend(released);
@@ -151,7 +160,8 @@ impl World {
         if !it.is_up {
             return;
         }
-        let (reports, incarnation) = (std::mem::take(&mut it.reports), it.incarnation);
+        let count = it.reports.len().min(RECORDED_MAX);
+        let (reports, incarnation) = (it.reports.drain(..count).collect(), it.incarnation);
         let wait = self.numbers.millis(1, 10);
         self.after(wait, Step::Recorded { server, incarnation, reports });
     }
@@ -172,12 +182,19 @@ impl World {
         if self.servers[server].incarnation != incarnation {
             return;
         }
+        let it = &mut self.servers[server];
         if fails {
+            it.backlog.failed();
             let wait = self.numbers.millis(100, 1_000);
             return self.after(wait, Step::Recorded { server, incarnation, reports });
         }
-        let it = &mut self.servers[server];
         it.is_recording = false;
+        it.backlog.succeeded();
+        let is_attempt = |outcome: &SimOutcome| !matches!(outcome, SimOutcome::Released);
+        it.backlog.done(reports.iter().filter(|(_, outcome)| is_attempt(outcome)).count());
+        for (held, _) in &reports {
+            it.known.remove(&held.id);
+        }
         for (held, _) in reports.iter().filter(|(held, _)| held.ordered) {
             it.admission.note_left(held.endpoint);
         }
@@ -188,16 +205,15 @@ impl World {
         if scan {
             self.after(Duration::from_millis(500), Step::Look { server, scan });
         }
-        // While outcomes cannot be recorded, nothing is claimed: it could be what was delivered.
         let it = &mut self.servers[server];
         it.is_looking &= scan;
-        if !it.is_up || it.is_claiming || self.store_fails {
+        if !it.is_up || it.is_claiming || it.backlog.stops_claims() {
             return;
         }
         while let Some(start) = self.servers[server].start(self.now) {
             self.begin(server, start);
         }
-        if scan {
+        if scan && !self.store_fails {
             self.store.release(self.now, |_| false);
         }
         let it = &mut self.servers[server];

@@ -1,11 +1,12 @@
 //! One simulated server: its memory, its journal, and what the shell around admission does.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::model::{Held, ModelStore, SimEvent, SimOutcome, SimPlan};
 use crate::delivery::admission::{Admission, AdmissionLimits, Granted, Next, Offer, Start, Target};
+use crate::delivery::recorder_backlog::RecorderBacklog;
 use crate::domain::{Endpoint, EndpointId, OrgId};
 use crate::runtime::Monotonic;
 use crate::store::OrgEndpoints;
@@ -14,7 +15,8 @@ pub(super) const LIMITS: AdmissionLimits =
     AdmissionLimits { slots: 32, places: 160, bytes: 10_000, concurrency: 4 };
 /// Bytes of every payload.
 const BYTES: usize = 10;
-pub(super) const LEASE: Duration = Duration::from_mins(1);
+/// Shorter than the longest outage.
+pub(super) const LEASE: Duration = Duration::from_secs(20);
 /// The longest attempt.
 pub(super) const TIMEOUT: Duration = Duration::from_secs(15);
 /// Events of one batch at most.
@@ -51,8 +53,11 @@ pub(super) struct Server {
     pub(super) is_claiming: bool,
     /// Whether a look for something to claim is on the agenda.
     pub(super) is_looking: bool,
-    pub(super) reports: Vec<(Held, SimOutcome)>,
+    pub(super) reports: VecDeque<(Held, SimOutcome)>,
     pub(super) is_recording: bool,
+    pub(super) backlog: RecorderBacklog,
+    /// Delivered, as this server knows, and not recorded.
+    pub(super) known: BTreeSet<u64>,
     /// The versions of the endpoints that its change feed has brought.
     pub(super) seen: BTreeMap<OrgId, u64>,
 }
@@ -69,8 +74,10 @@ impl Server {
             is_storing: false,
             is_claiming: false,
             is_looking: false,
-            reports: Vec::new(),
+            reports: VecDeque::new(),
             is_recording: false,
+            backlog: RecorderBacklog::default(),
+            known: BTreeSet::new(),
             seen: BTreeMap::new(),
         }
     }
@@ -162,7 +169,7 @@ impl Server {
     pub(super) fn queue(&mut self, leased: Vec<Held>) {
         for held in leased {
             if let Err(held) = self.admission.push(held.endpoint, held, BYTES) {
-                self.reports.push((held, SimOutcome::Released));
+                self.reports.push_back((held, SimOutcome::Released));
             }
         }
     }
@@ -243,7 +250,7 @@ impl Server {
             self.admission.endpoints_changed(org, &current)
         };
         for held in released {
-            self.reports.push((held, SimOutcome::Released));
+            self.reports.push_back((held, SimOutcome::Released));
         }
     }
 }

@@ -273,7 +273,9 @@ impl World {
         }
         if self.numbers.one_in(600) {
             self.store_fails = true;
-            let wait = self.numbers.millis(100, 8_000);
+            // Every other one is longer than a lease.
+            let longest = if self.numbers.one_in(2) { 40_000 } else { 8_000 };
+            let wait = self.numbers.millis(100, longest);
             self.after(wait, Step::StoreFails(false));
         }
     }
