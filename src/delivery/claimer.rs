@@ -7,7 +7,7 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use crate::domain::{Endpoint, EndpointId, LeasedDelivery, OrgId};
+use crate::domain::{Endpoint, EndpointId, Lease, LeasedDelivery, OrgId, Timestamp};
 use crate::store::{ClaimCursor, ClaimedDelivery, LeaseGrant, OrgEndpoints, Result, Store};
 
 use super::admission::{Granted, Target};
@@ -154,8 +154,8 @@ impl Claimer {
         Ok(self.dispatch.has_manual())
     }
 
-    /// Leases one delivery, if its endpoint may have an attempt by hand now. Otherwise it is claimed like any
-    /// due delivery.
+    /// Leases one delivery, if its endpoint may have an attempt by hand now, or the one that goes before it. Otherwise it
+    /// is claimed like any due delivery.
     async fn lease_manual(&self, request: ManualRequest, target: &Target) -> Result<()> {
         let id = request.endpoint;
         let now = self.dispatch.monotonic();
@@ -170,14 +170,41 @@ impl Claimer {
         let places = Places { dispatch: &self.dispatch, reserved: vec![(id, 1)] };
         let lease = self.dispatch.lease();
         let (now, _) = self.dispatch.now();
-        let system = self.store.system();
-        let claimed = system.lease_delivery(request.org, request.delivery, lease, now).await;
+        let claimed = self.lease_requested(request, target, lease, now).await;
         if !matches!(claimed, Ok(Some(_))) {
-            self.dispatch.admission().forget_manual(id);
+            let now = self.dispatch.monotonic();
+            let mut admission = self.dispatch.admission();
+            admission.forget_manual(id);
+            admission.left_in_store(&target.endpoint, now);
         }
-        let leased = claimed?.map(|claimed| (with_endpoint(claimed, &target.endpoint), true));
+        let claimed = claimed?;
+        if claimed.is_none() {
+            self.dispatch.wake_scan();
+        }
+        let leased = claimed.map(|claimed| (with_endpoint(claimed, &target.endpoint), true));
         places.fill(leased.into_iter().collect());
         Ok(())
+    }
+
+    /// Leases what an attempt by hand is made at: the delivery, or of an ordered endpoint the oldest one, which goes
+    /// first whichever was asked for.
+    async fn lease_requested(
+        &self,
+        request: ManualRequest,
+        target: &Target,
+        lease: Lease,
+        now: Timestamp,
+    ) -> Result<Option<ClaimedDelivery>> {
+        let ManualRequest { org, endpoint, delivery } = request;
+        let system = self.store.system();
+        let found = system.lease_delivery(org, delivery, lease, now).await?;
+        if found.is_some() || !target.endpoint.policy.ordered {
+            return Ok(found);
+        }
+        let head = LeaseGrant { endpoint, org, ordered: true, deliveries_max: 1 };
+        let head = system.lease_deliveries(&[head], BYTES_MAX, lease, now).await?.pop();
+        // The lease of one that was set aside lapses.
+        Ok(head.filter(|head| !self.dispatch.is_aside(head.id)))
     }
 }
 

@@ -6,7 +6,8 @@ use crate::store::engine::args;
 use crate::store::{Result, System, events};
 
 impl System<'_> {
-    /// Leases one delivery, if it is due at `now`, its endpoint is sent to and it is not ordered.
+    /// Leases one delivery, if it is due at `now`, its endpoint is sent to and it may go in any order. Of an ordered
+    /// endpoint the oldest is leased by [`Self::lease_deliveries`], whichever is asked for.
     pub async fn lease_delivery(
         self,
         org: OrgId,
@@ -18,9 +19,10 @@ impl System<'_> {
         let sql = format!(
             "UPDATE pending_deliveries SET due_at = $5, lease_token = $6
              WHERE org_id = $1 AND created_at = $2 AND id = $3 AND due_at <= $4
-               AND lease_token IS NULL AND ordered = false
+               AND lease_token IS NULL
                AND EXISTS (SELECT 1 FROM endpoints p
                            WHERE p.id = pending_deliveries.endpoint_id AND {}
+                             AND NOT (p.ordered AND pending_deliveries.ordered)
                              AND (p.cancel_before IS NULL
                                   OR p.cancel_before < pending_deliveries.created_at))
              RETURNING org_id, id, event_id, event_received_at, endpoint_id, attempts,

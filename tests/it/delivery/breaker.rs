@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use hookgate::domain::DeliveryStatus;
+use hookgate::domain::{Actor, DeliveryPolicyChange, DeliveryStatus};
 
 use super::world::World;
 use crate::support::receiver::{Answer, Receiver};
@@ -101,4 +101,37 @@ async fn retry_after_holds_the_endpoint_at_the_first_response() {
     let rows = world.rows().await;
     assert!(rows.iter().all(|row| row.status == DeliveryStatus::Delivered));
     assert_eq!(rows.iter().map(|row| row.attempts).sum::<u32>(), 4);
+}
+
+#[tokio::test]
+async fn attempt_by_hand_at_an_ordered_endpoint_probes_with_the_oldest_delivery() {
+    for asked in ["the oldest", "the one behind it"] {
+        let (world, receiver) = (World::new().await, Receiver::start().await);
+        let endpoint = world.endpoint(&receiver, "").await;
+        let ordered =
+            DeliveryPolicyChange { ordered: Some(true), ..DeliveryPolicyChange::default() };
+        world.set_policy(endpoint, ordered).await;
+        let events = world.publish("user.login", 2).await;
+        receiver.answer([Answer::status(503).header("retry-after", "3600")]);
+        let mut service = world.delivery();
+        assert_eq!(service.run_once().await.unwrap(), 1);
+        // The retry of the oldest is due, and the endpoint is paused.
+        world.clock.advance(Duration::from_secs(10));
+        assert_eq!(service.run_once().await.unwrap(), 0);
+
+        let attempts = u32::from(asked == "the oldest");
+        let rows = world.rows().await;
+        let row = rows.iter().find(|row| row.attempts == attempts).unwrap();
+        let now = world.clock.now();
+        world.store.retry_delivery(world.org, row.id, &Actor::CLI, now).await.unwrap().unwrap();
+        service.handle().attempt_now(world.org, endpoint, row.id);
+        while service.run_once().await.unwrap() > 0 {}
+        let ids: Vec<String> = receiver
+            .so_far()
+            .iter()
+            .map(|webhook| webhook.header("webhook-id").to_owned())
+            .collect();
+        let [first, second] = [events[0].to_string(), events[1].to_string()];
+        assert_eq!(ids, [first.clone(), first, second], "{asked}");
+    }
 }

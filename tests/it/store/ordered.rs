@@ -1,14 +1,14 @@
 use std::sync::Arc;
 
 use hookgate::domain::{
-    Actor, Decision, DeliveryPolicy, DeliveryPolicyChange, Endpoint, EndpointChange, EventId,
-    InstanceId, LeasedDelivery, OrgId,
+    Actor, Decision, DeliveryFilter, DeliveryPolicy, DeliveryPolicyChange, Endpoint,
+    EndpointChange, EventId, InstanceId, LeasedDelivery, OrgId,
 };
 use tokio::task::JoinSet;
 
 use super::fixtures::{
-    EXHAUSTED, add_endpoint, add_org, at, claim, claim_from, outcome, persist, persist_events,
-    room, some_endpoint, some_event,
+    EXHAUSTED, FIRST_PAGE, add_endpoint, add_org, at, claim, claim_from, outcome, persist,
+    persist_events, room, some_endpoint, some_event,
 };
 use super::{Subject, on_both};
 
@@ -21,6 +21,7 @@ on_both!(
     claimers_at_once_keep_the_order,
     server_that_starts_again_lets_go_of_the_head_it_held,
     replay_to_an_ordered_endpoint_takes_its_events_place,
+    what_is_asked_for_by_hand_is_leased_unless_an_order_is_to_be_kept,
 );
 
 async fn ordered_endpoint(subject: &Subject) -> (OrgId, Endpoint) {
@@ -186,4 +187,20 @@ async fn claimers_at_once_keep_the_order(subject: &Subject) {
     }
     while claimers.join_next().await.is_some() {}
     assert_eq!(*done.lock().unwrap(), events);
+}
+
+async fn what_is_asked_for_by_hand_is_leased_unless_an_order_is_to_be_kept(subject: &Subject) {
+    let (org, endpoint) = ordered_endpoint(subject).await;
+    plan(subject, org, &[10]).await;
+    let store = &subject.store;
+    let id =
+        store.deliveries(org, &DeliveryFilter::default(), FIRST_PAGE).await.unwrap().data[0].id;
+    let lease = room(1, at(200)).lease;
+    let asked = || store.system().lease_delivery(org, id, lease, at(100));
+    assert!(asked().await.unwrap().is_none());
+    let policy = DeliveryPolicyChange { ordered: Some(false), ..DeliveryPolicyChange::default() };
+    let change = EndpointChange { policy, ..EndpointChange::default() };
+    store.update_endpoint(org, endpoint.id, &change, &Actor::CLI, at(101)).await.unwrap().unwrap();
+    assert_eq!(asked().await.unwrap().unwrap().id, id, "no order is left to keep");
+    assert!(asked().await.unwrap().is_none(), "it is leased");
 }
