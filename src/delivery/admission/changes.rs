@@ -27,9 +27,16 @@ impl<T> Admission<T> {
             .filter(|endpoint| endpoint.disabled_reason.is_none())
             .map(|endpoint| (endpoint.id, endpoint))
             .collect();
+        let unreadable: BTreeSet<EndpointId> =
+            current.unreadable.iter().map(|endpoint| endpoint.id).collect();
         let of_org = self.endpoints.iter().filter(|(_, state)| state.org() == org);
         let known: BTreeSet<EndpointId> = of_org.map(|(id, _)| *id).collect();
-        let follow = |id: EndpointId| self.follow(id, enabled.get(&id).copied());
+        let follow = |id: EndpointId| {
+            if unreadable.contains(&id) {
+                return self.forget(id);
+            }
+            self.follow(id, enabled.get(&id).copied())
+        };
         known.into_iter().flat_map(follow).collect()
     }
 
@@ -79,14 +86,18 @@ impl<T> Admission<T> {
         if let Some(applied) = self.changes.get_mut(&org) {
             applied.has_unknown = true;
         }
-        let of_org = self.endpoints.iter_mut().filter(|(_, state)| state.org() == org);
-        let known: BTreeSet<EndpointId> = of_org
-            .map(|(id, state)| {
-                state.forget();
-                *id
-            })
-            .collect();
-        known.into_iter().flat_map(|id| self.clear(id)).collect()
+        let of_org = self.endpoints.iter().filter(|(_, state)| state.org() == org);
+        let known: BTreeSet<EndpointId> = of_org.map(|(id, _)| *id).collect();
+        known.into_iter().flat_map(|id| self.forget(id)).collect()
+    }
+
+    /// Sends nothing to an endpoint until it is read again, which may be without a new version: somebody may mend its
+    /// row by hand. Returns its waiting deliveries.
+    fn forget(&mut self, id: EndpointId) -> Vec<T> {
+        if let Some(state) = self.endpoints.get_mut(&id) {
+            state.forget();
+        }
+        self.clear(id)
     }
 
     /// Whether a newer version of an organisation's endpoints is known.
@@ -103,6 +114,19 @@ impl<T> Admission<T> {
         applied
     }
 
+    /// [`Self::remember`] for an endpoint that was read since the last change that is applied: it is known again.
+    pub(super) fn remember_current(
+        &mut self,
+        endpoint: &Arc<Endpoint>,
+        now: Monotonic,
+    ) -> &mut EndpointState<T> {
+        let state = self.remember(endpoint, now);
+        if state.is_unknown && endpoint.version >= state.endpoint.version {
+            state.update(Some(endpoint));
+        }
+        state
+    }
+
     /// The state of an endpoint, made if there is none. One that is known keeps the newer settings.
     pub(super) fn remember(
         &mut self,
@@ -116,7 +140,7 @@ impl<T> Admission<T> {
             .endpoints
             .entry(endpoint.id)
             .or_insert_with(|| EndpointState::new(Arc::clone(endpoint)));
-        if endpoint.version > state.endpoint.version || state.is_unknown {
+        if endpoint.version > state.endpoint.version {
             state.update(Some(endpoint));
         }
         state

@@ -22,7 +22,7 @@ impl<T> Admission<T> {
             return Offer::LeaveInStore;
         }
         let concurrency = self.limits.concurrency;
-        let state = self.remember(endpoint, now);
+        let state = self.remember_current(endpoint, now);
         let is_behind = state.left_in_store > 0 && state.held() > 0;
         let has_queue = state.queue_max(state.concurrency(concurrency), now) > 0;
         let promised = state.waiting.len() + state.reserved;
@@ -49,7 +49,7 @@ impl<T> Admission<T> {
         if self.is_outdated(endpoint.org_id, version) {
             return false;
         }
-        self.remember(endpoint, now);
+        self.remember_current(endpoint, now);
         true
     }
 

@@ -48,3 +48,36 @@ async fn unreadable_endpoint_stops_nobody_and_its_deliveries_wait() {
     assert!(lifecycle.drain(Duration::from_secs(30)).await);
     assert_eq!(pending().await, 0);
 }
+
+/// Beside the test above, this server knows the endpoint before its row is broken, and reads all of them again while it
+/// is. Mending a row by hand makes no new version.
+#[tokio::test]
+async fn endpoint_that_was_known_goes_on_once_it_can_be_read_again() {
+    let world = World::with(&["--delivery-poll-interval=10ms"]).await;
+    let receiver = Receiver::start().await;
+    let endpoint = world.endpoint(&receiver, "").await;
+    let file = SqliteConnectOptions::new().filename(world.directory.path().join("hookgate.db"));
+    let mut database = file.connect().await.unwrap();
+    let set = |schedule: &str| {
+        format!(
+            "UPDATE endpoints SET retry_schedule = {schedule} WHERE id = x'{}'",
+            endpoint.uuid().simple()
+        )
+    };
+    let lifecycle = Lifecycle::new();
+    let service = world.delivery();
+    let (door, handle) = (service.door(), service.handle());
+    service.start(&lifecycle);
+    world.offer(&door, "user.login", 1).await;
+    receiver.received(1).await;
+
+    database.execute(sqlx::AssertSqlSafe(set("'nonsense'"))).await.unwrap();
+    handle.endpoints_changed(world.org).await;
+    assert!(world.metrics.delivery.hookgate_endpoints_unreadable_total.get() > 0);
+    world.offer(&door, "user.login", 2).await;
+    assert_eq!(receiver.so_far().len(), 1);
+    database.execute(sqlx::AssertSqlSafe(set("NULL"))).await.unwrap();
+    receiver.received(3).await;
+    drop(door);
+    assert!(lifecycle.drain(Duration::from_secs(30)).await);
+}
