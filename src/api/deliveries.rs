@@ -11,8 +11,9 @@ use super::views::{AttemptView, DeliveryDetail, EndpointAttemptView};
 use crate::delivery::sent_request;
 use crate::domain::{
     Actor, Attempt, Cursor, Delivery, DeliveryFilter, DeliveryId, DeliveryStatus, EndpointId,
-    OrgId, Page, PageRequest,
+    HeldBy, OrgId, Page, PageRequest,
 };
+use crate::store::DeliveryRefusal;
 
 /// A page of the deliveries in reach, newest first.
 ///
@@ -37,7 +38,7 @@ pub async fn list(
             merged(lists, page, position)
         }
     };
-    Ok(page.map(|delivery| subsystems.with_pause(delivery)))
+    Ok(Page { data: subsystems.with_local_holds(page.data), ..page })
 }
 
 /// One delivery, if it is in reach.
@@ -77,6 +78,7 @@ pub async fn one(
     let (reach, store) = (reach.into(), &subsystems.store);
     let org = reach.org();
     let delivery = found(subsystems, &reach, id).await?;
+    let delivery = with_local_holds(subsystems, delivery);
     let attempts = store.attempts(org, id).await?;
     let (event, endpoint) = if attempts.is_empty() {
         (None, None)
@@ -88,7 +90,7 @@ pub async fn one(
         |attempt: &Attempt| sent_request(id, event.as_ref()?, endpoint.as_ref()?, attempt);
     let view = |attempt: Attempt| AttemptView { request: request(&attempt), attempt };
     let attempts = attempts.into_iter().map(view).collect();
-    Ok(DeliveryDetail { delivery: subsystems.with_pause(delivery).into(), attempts })
+    Ok(DeliveryDetail { delivery: delivery.into(), attempts })
 }
 
 /// A page of the attempts at the deliveries to an endpoint, in the order of these, each delivery's in the same order.
@@ -126,7 +128,23 @@ pub async fn outcome(
     one(subsystems, org, id).await.map(Some)
 }
 
-/// Makes a delivery due now.
+fn with_local_holds(subsystems: &Subsystems, delivery: Delivery) -> Delivery {
+    subsystems.with_local_holds(vec![delivery.clone()]).pop().unwrap_or(delivery)
+}
+
+/// A delivery that waits in this server's memory for a slot: it is attempted as soon as it gets one.
+async fn queued(
+    subsystems: &Subsystems,
+    org: OrgId,
+    id: DeliveryId,
+) -> Result<Option<Delivery>, Refusal> {
+    let Some(found) = subsystems.store.delivery(org, id).await? else { return Ok(None) };
+    let is_leased = found.held_by == Some(HeldBy::InFlight);
+    let found = with_local_holds(subsystems, found);
+    Ok((is_leased && found.held_by.is_none()).then_some(found))
+}
+
+/// Makes a delivery due now. Nothing changes for one that waits for a slot.
 ///
 /// # Errors
 /// When it does not exist, an attempt is in flight, or its endpoint is disabled or deleted.
@@ -140,6 +158,11 @@ pub async fn retry(
     let org = reach.org();
     require(subsystems, &reach, id).await?;
     let retried = subsystems.store.retry_delivery(org, id, by, now).await?;
+    if matches!(retried, Err(DeliveryRefusal::InProgress))
+        && let Some(queued) = queued(subsystems, org, id).await?
+    {
+        return Ok(queued);
+    }
     let delivery = retried.map_err(|refusal| Refusal::delivery(org, id, refusal))?;
     // It may have been cancelled with all that was pending, which does not hold for it any more.
     subsystems.endpoints_changed(org).await;

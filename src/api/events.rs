@@ -75,7 +75,7 @@ pub async fn one(
         deliveries::list(subsystems, reach, &filter, newest).await?
     };
     let Page { data, next_cursor: deliveries_next_cursor } = deliveries;
-    let deliveries = data.into_iter().map(|delivery| subsystems.with_pause(delivery).into());
+    let deliveries = subsystems.with_local_holds(data).into_iter().map(DeliveryView::from);
     let deliveries: Vec<DeliveryView> = deliveries.collect();
     let copies = match &event.dedup_id {
         Some(_) => subsystems.store.copies(&event).await?,

@@ -54,15 +54,22 @@ impl Subsystems {
         }
     }
 
-    /// A delivery that tells if this server sends nothing to its endpoint for now.
-    pub(super) fn with_pause(&self, delivery: Delivery) -> Delivery {
-        let is_paused = delivery.status == DeliveryStatus::Pending
-            && delivery.held_by.is_none()
-            && self
-                .server
-                .as_ref()
-                .is_some_and(|server| server.delivery.paused_until(delivery.endpoint_id).is_some());
-        if is_paused { Delivery { held_by: Some(HeldBy::Paused), ..delivery } } else { delivery }
+    /// Deliveries that tell what this server alone knows: that one waits here for a slot, without an attempt in flight,
+    /// and that nothing is sent to its endpoint for now.
+    pub(super) fn with_local_holds(&self, mut deliveries: Vec<Delivery>) -> Vec<Delivery> {
+        let Some(server) = &self.server else { return deliveries };
+        let queued = server.delivery.queued(&deliveries);
+        let is_pending = |delivery: &&mut Delivery| delivery.status == DeliveryStatus::Pending;
+        for delivery in deliveries.iter_mut().filter(is_pending) {
+            if queued.contains(&delivery.id) {
+                delivery.held_by = None;
+            }
+            let is_held = delivery.held_by.is_some();
+            if !is_held && server.delivery.paused_until(delivery.endpoint_id).is_some() {
+                delivery.held_by = Some(HeldBy::Paused);
+            }
+        }
+        deliveries
     }
 
     /// Drops what is cached of a key: it was revoked or rotated.

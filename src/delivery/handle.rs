@@ -3,7 +3,9 @@
 //! The store decides what may be attempted. The handle applies a change at once to what this process holds in
 //! memory; other servers apply it when their change feed brings it.
 
-use crate::domain::{DeliveryId, EndpointId, OrgId, Timestamp};
+use std::collections::{BTreeSet, HashSet};
+
+use crate::domain::{Delivery, DeliveryId, EndpointId, HeldBy, OrgId, Timestamp};
 
 use super::dispatch::{Dispatch, ManualRequest};
 use super::inboxes::Inboxes;
@@ -51,6 +53,22 @@ impl DeliveryHandle {
         let (_, now) = self.dispatch.now();
         let until = self.dispatch.admission().paused_until(endpoint, now)?;
         Some(self.dispatch.timestamp_of(until))
+    }
+
+    /// Those of some leased deliveries that wait here for a slot: no attempt at them is in flight.
+    pub fn queued(&self, deliveries: &[Delivery]) -> HashSet<DeliveryId> {
+        let leased = deliveries.iter().filter(|one| one.held_by == Some(HeldBy::InFlight));
+        let (mut asked, mut endpoints) = (HashSet::new(), BTreeSet::new());
+        for delivery in leased {
+            asked.insert(delivery.id);
+            endpoints.insert(delivery.endpoint_id);
+        }
+        if asked.is_empty() {
+            return asked;
+        }
+        let admission = self.dispatch.admission();
+        let waiting = endpoints.into_iter().flat_map(|endpoint| admission.waiting_for(endpoint));
+        waiting.map(|waiting| waiting.id).filter(|id| asked.contains(id)).collect()
     }
 
     /// Endpoints to which this server sends nothing because their receivers failed or asked for it; of very many, some.

@@ -22,7 +22,8 @@ pub struct DeliveryView {
     pub status: DeliveryStatus,
     /// Attempts recorded so far.
     pub attempt_count: u32,
-    /// When the next attempt is due; `null` if none is, or one is in flight.
+    /// When the next attempt is due; `null` if none is, or a server has it in hand: an attempt is in flight or waits
+    /// for its slot.
     pub next_attempt_at: Option<Timestamp>,
     /// When it was created.
     pub created_at: Timestamp,

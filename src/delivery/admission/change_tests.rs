@@ -1,6 +1,6 @@
 //! Tests of what a change of an endpoint does to what admission holds.
 
-use super::tests::{LIMITS, NOW, endpoint, next};
+use super::tests::{LIMITS, NOW, after, endpoint, next};
 use super::*;
 use crate::delivery::breaker::AttemptSignal;
 use crate::store::{ChangedEndpoint, EndpointsSince, OrgEndpoints};
@@ -86,4 +86,29 @@ fn change_of_one_endpoint_leaves_the_others_of_its_organisation_alone() {
     assert_eq!(admission.applied_version(org), Some(3));
     assert_eq!(admission.forget_endpoints(org).len(), 1);
     assert_eq!(admission.applied_version(org), None, "one change is not known");
+}
+
+#[test]
+fn queue_of_an_endpoint_that_becomes_slow_goes_back_to_the_store() {
+    let mut admission = Admission::new(LIMITS);
+    let endpoint = endpoint(1);
+    admission.push_known(&endpoint, 4);
+    let start = |admission: &mut Admission<u64>, now| {
+        std::iter::from_fn(|| next(admission, now)).map(|start| start.ticket).collect::<Vec<_>>()
+    };
+    let ok = AttemptSignal::Success;
+    for ticket in start(&mut admission, NOW) {
+        assert!(admission.finish(ticket, ok, false, after(10)).released.is_empty());
+    }
+    admission.push_known(&endpoint, 20);
+    let in_flight = start(&mut admission, after(10));
+    assert_eq!((in_flight.len(), admission.waiting()), (4, 16));
+    admission.push_manual(endpoint.id, 99, 1).unwrap();
+    // Still quick, on the whole.
+    let finished = admission.finish(in_flight[0], ok, false, after(510));
+    assert_eq!((finished.released.len(), admission.waiting()), (0, 17));
+    let finished = admission.finish(in_flight[1], ok, false, after(10_010));
+    let waiting: Vec<u64> = admission.waiting_for(endpoint.id).copied().collect();
+    assert_eq!(waiting.len(), 2, "what has a slot, the one by hand first");
+    assert_eq!((waiting[0], finished.released.len(), admission.behind()), (99, 15, 1));
 }

@@ -168,8 +168,11 @@ impl<T> Admission<T> {
             held.in_flight -= 1;
             held.bytes -= ticket.bytes;
         }
-        let released =
-            if (gone && is_same) || is_open { self.clear(ticket.endpoint) } else { Vec::new() };
+        let released = if (gone && is_same) || is_open {
+            self.clear(ticket.endpoint)
+        } else {
+            self.clear_beyond_slots(ticket.endpoint, now)
+        };
         self.forget_org_if_idle(org);
         let breaker = match (was_open, is_open) {
             (false, true) => Some(BreakerChange::Opened),
@@ -185,7 +188,16 @@ impl<T> Admission<T> {
         endpoint: EndpointId,
         is_it: impl Fn(&T) -> bool,
     ) -> Vec<T> {
-        self.clear_if(endpoint, is_it)
+        self.clear_if(endpoint, |waiting| is_it(&waiting.delivery))
+    }
+
+    /// What waits here for a slot at an endpoint.
+    pub(in crate::delivery) fn waiting_for(
+        &self,
+        endpoint: EndpointId,
+    ) -> impl Iterator<Item = &T> {
+        let state = self.endpoints.get(&endpoint);
+        state.into_iter().flat_map(|state| &state.waiting).map(|waiting| &waiting.delivery)
     }
 
     /// Takes and starts nothing from now on, and returns every waiting delivery.
@@ -204,15 +216,31 @@ impl<T> Admission<T> {
         released
     }
 
+    /// Removes what waits for an endpoint that has become slow, beyond its free slots: it waited for a quick one, and
+    /// would wait here for as long as its lease lasts.
+    fn clear_beyond_slots(&mut self, endpoint: EndpointId, now: Monotonic) -> Vec<T> {
+        let state = self.endpoints.get(&endpoint).filter(|state| !state.waiting.is_empty());
+        let Some(state) = state.filter(|state| state.is_slow(now)) else { return Vec::new() };
+        let (slots, mut number) = (self.slots_free(state, now), 0);
+        let released = self.clear_if(endpoint, |waiting| {
+            number += 1;
+            number > slots && waiting.kind != AttemptKind::Manual
+        });
+        if !released.is_empty() {
+            self.note_left(endpoint);
+        }
+        released
+    }
+
     pub(super) fn clear_if(
         &mut self,
         endpoint: EndpointId,
-        matches: impl Fn(&T) -> bool,
+        mut matches: impl FnMut(&Waiting<T>) -> bool,
     ) -> Vec<T> {
         let Some(state) = self.endpoints.get_mut(&endpoint) else { return Vec::new() };
         let waiting = std::mem::take(&mut state.waiting);
         let (removed, kept): (Vec<_>, Vec<_>) =
-            waiting.into_iter().partition(|waiting| matches(&waiting.delivery));
+            waiting.into_iter().partition(|waiting| matches(waiting));
         state.waiting = kept.into();
         state.has_manual &= !removed.iter().any(|removed| removed.kind == AttemptKind::Manual);
         let (org, is_empty) = (state.org(), state.waiting.is_empty());
