@@ -3,6 +3,7 @@
 use super::tests::{LIMITS, NOW, after, endpoint, next};
 use super::*;
 use crate::delivery::breaker::AttemptSignal;
+use crate::domain::Timestamp;
 use crate::store::{ChangedEndpoint, EndpointsSince, OrgEndpoints};
 
 /// An endpoint at a version, alone in its organisation.
@@ -86,6 +87,26 @@ fn change_of_one_endpoint_leaves_the_others_of_its_organisation_alone() {
     assert_eq!(admission.applied_version(org), Some(3));
     assert_eq!(admission.forget_endpoints(org).len(), 1);
     assert_eq!(admission.applied_version(org), None, "one change is not known");
+}
+
+#[test]
+fn endpoint_that_was_disabled_and_enabled_between_two_looks_starts_afresh() {
+    for (failing_since, is_paused) in [(Some(Timestamp::from_micros(1)), true), (None, false)] {
+        let mut admission = Admission::new(LIMITS);
+        let old = endpoint(1);
+        admission.push_known(&old, 1);
+        let ticket = next(&mut admission, NOW).unwrap().ticket;
+        let hold = Some(Duration::from_hours(1));
+        admission.finish(ticket, AttemptSignal::Failure { hold }, false, NOW);
+        // Enabling an endpoint ends the time for which it has been failing; no other change does.
+        let new = Arc::new(Endpoint { version: 3, failing_since, ..(*old).clone() });
+        let endpoints = vec![Arc::clone(&new)];
+        let current = OrgEndpoints { version: 3, endpoints, ..OrgEndpoints::default() };
+        admission.endpoints_changed(old.org_id, &current);
+        assert_eq!(admission.paused_until(old.id, NOW).is_some(), is_paused);
+        let offer = admission.offer(&new, 3, 1, NOW);
+        assert_eq!(offer, if is_paused { Offer::LeaveInStore } else { Offer::Start });
+    }
 }
 
 #[test]

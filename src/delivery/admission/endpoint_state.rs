@@ -101,7 +101,8 @@ impl<T> EndpointState<T> {
             self.left_in_store = 0;
             return;
         };
-        if self.is_off || endpoint.url != self.endpoint.url {
+        let is_fresh = self.is_off || self.is_enabled_again(endpoint);
+        if is_fresh || endpoint.url != self.endpoint.url {
             self.breaker.reset();
             self.generation = self.generation.wrapping_add(1);
             self.mean = None;
@@ -110,6 +111,13 @@ impl<T> EndpointState<T> {
         self.is_off = false;
         self.is_unknown = false;
         self.endpoint = Arc::clone(endpoint);
+    }
+
+    /// Whether it was disabled and enabled between two looks. An open breaker has failures behind it, which the store knows
+    /// of until the endpoint is enabled, or an attempt by another server succeeds.
+    fn is_enabled_again(&self, new: &Endpoint) -> bool {
+        let is_newer = new.version > self.endpoint.version;
+        is_newer && self.breaker.is_open() && new.failing_since.is_none()
     }
 
     /// Notes that it has changed in an unknown way: nothing is sent to it as it was.
