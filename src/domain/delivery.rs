@@ -122,7 +122,7 @@ pub struct LastAttempt {
 pub enum HeldBy {
     /// Its endpoint is disabled.
     Disabled,
-    /// An attempt is in flight.
+    /// An attempt is in flight, or another server has it in hand.
     InFlight,
     /// Its endpoint is paused by the circuit breaker of this server.
     Paused,

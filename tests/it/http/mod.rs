@@ -31,6 +31,7 @@ mod merge_patch;
 mod metrics;
 mod ndjson;
 mod outcome_waits;
+mod pauses;
 mod problems;
 mod raw;
 mod reads;
