@@ -91,19 +91,25 @@ fn change_of_one_endpoint_leaves_the_others_of_its_organisation_alone() {
 
 #[test]
 fn endpoint_that_was_disabled_and_enabled_between_two_looks_starts_afresh() {
-    for (failing_since, is_paused) in [(Some(Timestamp::from_micros(1)), true), (None, false)] {
+    let failing = Some(Timestamp::from_micros(1));
+    let refused = (AttemptSignal::Failure { hold: Some(Duration::from_hours(1)) }, false);
+    let gone = (AttemptSignal::Success, true);
+    for ((signal, gone), failing_since, is_paused) in [
+        (refused, failing, true),
+        (refused, None, false),
+        (gone, failing, true),
+        (gone, None, false),
+    ] {
         let mut admission = Admission::new(LIMITS);
         let old = endpoint(1);
         admission.push_known(&old, 1);
         let ticket = next(&mut admission, NOW).unwrap().ticket;
-        let hold = Some(Duration::from_hours(1));
-        admission.finish(ticket, AttemptSignal::Failure { hold }, false, NOW);
+        admission.finish(ticket, signal, gone, NOW);
         // Enabling an endpoint ends the time for which it has been failing; no other change does.
         let new = Arc::new(Endpoint { version: 3, failing_since, ..(*old).clone() });
         let endpoints = vec![Arc::clone(&new)];
         let current = OrgEndpoints { version: 3, endpoints, ..OrgEndpoints::default() };
         admission.endpoints_changed(old.org_id, &current);
-        assert_eq!(admission.paused_until(old.id, NOW).is_some(), is_paused);
         let offer = admission.offer(&new, 3, 1, NOW);
         assert_eq!(offer, if is_paused { Offer::LeaveInStore } else { Offer::Start });
     }

@@ -113,11 +113,12 @@ impl<T> EndpointState<T> {
         self.endpoint = Arc::clone(endpoint);
     }
 
-    /// Whether it was disabled and enabled between two looks. An open breaker has failures behind it, which the store knows
-    /// of until the endpoint is enabled, or an attempt by another server succeeds.
+    /// Whether it was disabled and enabled between two looks. An open breaker or a 410 has failures behind it, which the
+    /// store knows of until the endpoint is enabled, or an attempt by another server succeeds.
     fn is_enabled_again(&self, new: &Endpoint) -> bool {
         let is_newer = new.version > self.endpoint.version;
-        is_newer && self.breaker.is_open() && new.failing_since.is_none()
+        let is_held = self.breaker.is_open() || self.gone_until.is_some();
+        is_newer && is_held && new.failing_since.is_none()
     }
 
     /// Notes that it has changed in an unknown way: nothing is sent to it as it was.
