@@ -1,4 +1,5 @@
-//! Deliveries that are set aside: the store does not record their outcomes, so this server does not attempt them again.
+//! Deliveries that are set aside: the store does not record their outcomes, so this server does not attempt them again,
+//! unless it records them later.
 
 use std::collections::{HashSet, VecDeque};
 
@@ -28,6 +29,12 @@ impl Aside {
         }
     }
 
+    pub(super) fn remove(&mut self, delivery: DeliveryId) {
+        if self.known.remove(&delivery) {
+            self.order.retain(|known| *known != delivery);
+        }
+    }
+
     pub(super) fn contains(&self, delivery: DeliveryId) -> bool {
         self.known.contains(&delivery)
     }
@@ -52,5 +59,9 @@ mod tests {
         assert!(!aside.contains(first));
         assert!(others.iter().all(|other| aside.contains(*other)));
         assert_eq!((aside.known.len(), aside.order.len()), (ASIDE_MAX, ASIDE_MAX));
+        aside.remove(others[7]);
+        aside.remove(first);
+        assert!(!aside.contains(others[7]));
+        assert_eq!((aside.known.len(), aside.order.len()), (ASIDE_MAX - 1, ASIDE_MAX - 1));
     }
 }

@@ -130,7 +130,8 @@ impl Claimer {
             .map(|granted| (granted.target.endpoint.id, granted.target.endpoint))
             .collect();
         // The lease of one that was set aside lapses.
-        let leased = claimed.into_iter().filter(|claimed| !self.dispatch.is_aside(claimed.id));
+        let leased =
+            claimed.into_iter().filter(|claimed| !self.dispatch.aside().contains(claimed.id));
         let leased = leased.filter_map(|claimed| {
             let endpoint = endpoints.get(&claimed.endpoint_id)?;
             Some((with_endpoint(claimed, endpoint), false))

@@ -142,14 +142,9 @@ impl Dispatch {
         self.0.backlog.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Remembers a delivery whose outcome the store does not record: it is not attempted again here.
-    pub(super) fn set_aside(&self, delivery: DeliveryId) {
-        self.0.aside.lock().unwrap_or_else(PoisonError::into_inner).add(delivery);
-    }
-
-    /// Whether a delivery was set aside.
-    pub(super) fn is_aside(&self, delivery: DeliveryId) -> bool {
-        self.0.aside.lock().unwrap_or_else(PoisonError::into_inner).contains(delivery)
+    /// The deliveries whose outcomes the store does not record: they are not attempted again here.
+    pub(super) fn aside(&self) -> MutexGuard<'_, Aside> {
+        self.0.aside.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Outcomes of ordered deliveries to these endpoints are recorded: the next ones may be claimed.

@@ -7,17 +7,23 @@
 //!   queue fills, finished attempts wait for it and keep their slots, and no new attempts start: an outage
 //!   stops sending instead of filling the memory. Nothing is claimed until all that waited is recorded: it could be
 //!   what was delivered (`recorder_backlog`).
-//! - A batch that the store rejects, or does not finish three times, is halved until the outcome at fault is alone.
-//!   That one is logged, remembered and dropped: its lease lapses, and this server does not attempt the delivery
-//!   again. The others are recorded.
+//! - A batch that the store rejects, or does not take three times although it is reached, is halved until the outcomes
+//!   at fault are alone; the others are recorded. An outcome that the store rejects, or still does not take after it has
+//!   recorded another one, is set aside: it is logged, remembered and dropped. Its lease lapses, and this server does not
+//!   attempt the delivery again.
+//! - An outcome that is not taken while no other was recorded since is held, and tried again with the next ones: a damaged
+//!   page looks like a table that is missing for everybody. Claims go on while few are held, since their outcomes tell,
+//!   and what is held is not attempted again. Beyond that it counts as a store that cannot be reached.
+//! - What is held when the server stops is tried once more.
 //!
-//! In both cases an outcome is lost only together with its lease, which keeps delivery at least once.
+//! An outcome is lost only together with its lease, which keeps delivery at least once.
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
 
-use crate::domain::{Decision, EndpointId, LeasedDelivery, Outcome};
+use crate::domain::{Decision, DeliveryId, EndpointId, LeasedDelivery, Outcome};
 use crate::runtime::{Backoff, Clock, Heartbeat};
 use crate::store::{Store, StoreError};
 
@@ -40,6 +46,10 @@ const BACKOFF_FIRST: Duration = Duration::from_millis(100);
 const BACKOFF_MAX: Duration = Duration::from_secs(5);
 /// How often a batch is tried that the store is reached for and does not record.
 const TRIES_MAX: u32 = 3;
+/// Outcomes that are tried alone while the store records nothing else; the rest of the batch is then held untried.
+const DOUBTS_MAX: usize = 3;
+/// Held outcomes beyond which nothing is claimed.
+const HELD_MAX: usize = 16;
 
 /// Receives outcomes and records them.
 pub(super) struct Recorder {
@@ -64,17 +74,35 @@ pub(super) struct Batch {
     received: Vec<OutcomeReport>,
     released: Vec<LeasedDelivery>,
     outcomes: Vec<Outcome>,
+    /// Outcomes that the store did not take, and has recorded no other since.
+    held: Vec<Outcome>,
+    /// How often those were tried in vain.
+    held_tries: u32,
     /// The endpoints of ordered deliveries in it.
     ordered: Vec<EndpointId>,
 }
 
+/// What became of the outcomes at hand that are not recorded.
+#[derive(Debug, Default)]
+struct Unrecorded {
+    /// Those that are tried again.
+    held: Vec<Outcome>,
+    /// Those that are set aside.
+    aside: Vec<DeliveryId>,
+}
+
 impl Batch {
     fn is_empty(&self) -> bool {
-        self.len() == 0 && self.outcomes.is_empty()
+        self.received.is_empty() && self.released.is_empty() && self.outcomes.is_empty()
     }
 
     fn len(&self) -> usize {
-        self.received.len() + self.released.len()
+        self.received.len() + self.released.len() + self.held.len()
+    }
+
+    /// How long held outcomes wait for others before they are tried again.
+    fn retry_wait(&self) -> Duration {
+        BACKOFF_FIRST.saturating_mul(1 << self.held_tries.min(6)).min(BACKOFF_MAX)
     }
 
     fn is_complete(&self) -> bool {
@@ -103,6 +131,12 @@ impl Recorder {
     pub(super) async fn run_once(&mut self) -> bool {
         let open = self.receive().await;
         self.record().await;
+        if !open {
+            for outcome in self.batch.held.drain(..) {
+                tracing::error!(org = %outcome.org_id, delivery = %outcome.delivery_id,
+                    "cannot record an outcome before the server stops; the delivery is attempted again");
+            }
+        }
         open
     }
 
@@ -111,8 +145,11 @@ impl Recorder {
         loop {
             self.take_now();
             if self.batch.is_empty() {
-                return;
+                break;
             }
+            self.record().await;
+        }
+        if !self.batch.held.is_empty() {
             self.record().await;
         }
     }
@@ -131,9 +168,23 @@ impl Recorder {
     }
 
     async fn receive(&mut self) -> bool {
-        if self.batch.is_empty() && !self.receive_more().await {
-            self.take_now();
-            return !self.batch.is_empty();
+        if self.batch.is_empty() {
+            let wait = self.batch.retry_wait();
+            let received = match self.batch.held.len() {
+                0 => self.receive_more().await,
+                BATCH_OUTCOMES_MAX.. => {
+                    tokio::time::sleep(wait).await;
+                    return true;
+                }
+                _ => match tokio::time::timeout(wait, self.receive_more()).await {
+                    Ok(received) => received,
+                    Err(_) => return true,
+                },
+            };
+            if !received {
+                self.take_now();
+                return !self.batch.is_empty();
+            }
         }
         let fill = async { while !self.batch.is_complete() && self.receive_more().await {} };
         // Full or not: the batch is recorded now.
@@ -157,63 +208,108 @@ impl Recorder {
 
     async fn record(&mut self) {
         self.batch.prepare(&self.clock);
-        self.recording.begin();
-        self.record_outcomes().await;
-        self.recording.end();
-        self.wake_waiters();
+        if self.recording.age().is_none() {
+            self.recording.begin();
+        }
+        let unrecorded = self.record_outcomes().await;
+        self.end_batch(unrecorded);
+    }
+
+    /// Follows what became of the outcomes at hand.
+    fn end_batch(&mut self, Unrecorded { held, aside }: Unrecorded) {
+        {
+            let mut known = self.dispatch.aside();
+            self.batch.held.iter().for_each(|outcome| known.remove(outcome.delivery_id));
+            let held = held.iter().map(|outcome| outcome.delivery_id);
+            held.chain(aside).for_each(|delivery| known.add(delivery));
+        }
+        self.wake_waiters(&held);
         let attempts = self.batch.outcomes.iter().filter(|outcome| outcome.attempt.is_some());
         let attempts = attempts.count();
         self.batch.outcomes.clear();
-        let claims_resume = self.dispatch.backlog().done(attempts);
+        let is_held = |endpoint: &EndpointId| held.iter().any(|of| of.endpoint_id == *endpoint);
+        let ordered = std::mem::take(&mut self.batch.ordered);
+        let (waiting, ordered): (Vec<_>, Vec<_>) = ordered.into_iter().partition(is_held);
+        if held.is_empty() {
+            self.recording.end();
+            self.batch.held_tries = 0;
+        } else {
+            self.batch.held_tries = self.batch.held_tries.saturating_add(1);
+        }
+        // What is held counts as done: it is known, and not attempted again.
+        let claims_resume = self.dispatch.backlog().done(attempts, held.len() > HELD_MAX);
         if claims_resume {
             self.dispatch.wake();
         }
-        let ordered = std::mem::take(&mut self.batch.ordered);
+        self.batch.held = held;
+        self.batch.ordered = waiting;
         if !ordered.is_empty() {
             self.dispatch.ordered_recorded(&ordered);
         }
     }
 
-    /// Wakes everybody who waits for one of the outcomes at hand.
-    fn wake_waiters(&self) {
+    /// Wakes everybody who waits for one of the outcomes at hand, but for those that are held.
+    fn wake_waiters(&self, held: &[Outcome]) {
         if self.wakes.is_empty() {
             return;
         }
-        for outcome in self.batch.outcomes.iter().filter(|outcome| outcome.attempt.is_some()) {
-            self.wakes.wake(outcome.delivery_id, usize::MAX);
-        }
-    }
-
-    async fn record_outcomes(&self) {
-        let mut parts = vec![self.batch.outcomes.as_slice()];
-        while let Some(outcomes) = parts.pop().filter(|part| !part.is_empty()) {
-            match (self.write(outcomes).await, outcomes) {
-                (Ok(counted), _) if counted < outcomes.len() => {
-                    let stale = outcomes.len() - counted;
-                    tracing::debug!(
-                        stale,
-                        "ignored outcomes of lapsed leases and cancelled deliveries"
-                    );
-                }
-                (Ok(_), _) => {}
-                (Err(error), [outcome]) => {
-                    self.dispatch.set_aside(outcome.delivery_id);
-                    tracing::error!(org = %outcome.org_id, delivery = %outcome.delivery_id, %error,
-                        "cannot record an outcome; this server does not attempt the delivery again");
-                }
-                (Err(_), _) => {
-                    let (first, second) = outcomes.split_at(outcomes.len() / 2);
-                    parts.extend([second, first]);
-                }
+        let held: HashSet<DeliveryId> = held.iter().map(|outcome| outcome.delivery_id).collect();
+        let at_hand = self.batch.outcomes.iter().chain(&self.batch.held);
+        for outcome in at_hand.filter(|outcome| outcome.attempt.is_some()) {
+            if !held.contains(&outcome.delivery_id) {
+                self.wakes.wake(outcome.delivery_id, usize::MAX);
             }
         }
     }
 
-    /// Records outcomes, however long the store cannot be reached, and returns how many counted.
+    /// Records the outcomes at hand, and returns those that the store does not take.
+    async fn record_outcomes(&self) -> Unrecorded {
+        let Batch { outcomes, held, .. } = &self.batch;
+        // The new ones first: they may show that the store takes others than those that are held.
+        let mut parts = vec![held.as_slice(), outcomes.as_slice()];
+        let (mut doubtful, mut aside) = (Vec::new(), Vec::new());
+        let mut has_failed = !held.is_empty();
+        let mut takes_others = false;
+        while let Some(part) = parts.pop() {
+            match (self.write(part).await, part) {
+                (Ok(()), part) => takes_others |= has_failed && !part.is_empty(),
+                (Err(StoreError::Unavailable(_)), [outcome]) => {
+                    has_failed = true;
+                    doubtful.push(outcome);
+                }
+                (Err(error), [outcome]) => aside.push(set_aside(outcome, &error)),
+                (Err(_), many) => {
+                    has_failed = true;
+                    let (first, second) = many.split_at(many.len() / 2);
+                    parts.extend([second, first]);
+                }
+            }
+            if doubtful.len() >= DOUBTS_MAX && !takes_others {
+                break;
+            }
+        }
+        if !takes_others {
+            // What was not tried comes first the next time.
+            let held = parts.into_iter().rev().flatten().chain(doubtful).cloned().collect();
+            return Unrecorded { held, aside };
+        }
+        // Once more, since the store may not have taken anything when they were tried.
+        for outcome in doubtful {
+            if let Err(error) = self.write(std::slice::from_ref(outcome)).await {
+                aside.push(set_aside(outcome, &error));
+            }
+        }
+        Unrecorded { held: Vec::new(), aside }
+    }
+
+    /// Records outcomes, however long the store cannot be reached.
     ///
     /// # Errors
     /// When the store is reached and does not record them.
-    async fn write(&self, outcomes: &[Outcome]) -> Result<usize, StoreError> {
+    async fn write(&self, outcomes: &[Outcome]) -> Result<(), StoreError> {
+        if outcomes.is_empty() {
+            return Ok(());
+        }
         // Only a hard stop interrupts the waits.
         let mut backoff = Backoff::new(BACKOFF_FIRST, BACKOFF_MAX);
         let mut tries = 0;
@@ -222,7 +318,14 @@ impl Recorder {
                 Ok(counted) => {
                     self.dispatch.backlog().succeeded();
                     self.progress.beat();
-                    return Ok(counted);
+                    let stale = outcomes.len().saturating_sub(counted);
+                    if stale > 0 {
+                        tracing::debug!(
+                            stale,
+                            "ignored outcomes of lapsed leases and cancelled deliveries"
+                        );
+                    }
+                    return Ok(());
                 }
                 Err(error @ StoreError::Unavailable(_)) => error,
                 Err(error) => {
@@ -236,12 +339,18 @@ impl Recorder {
             }
             tries += u32::from(!error.is_connection());
             if tries >= TRIES_MAX {
-                // It is the batch, not the store: the others go on.
                 return Err(error);
             }
             backoff.sleep().await;
         }
     }
+}
+
+/// Logs that an outcome is dropped, and returns its delivery.
+fn set_aside(outcome: &Outcome, error: &StoreError) -> DeliveryId {
+    tracing::error!(org = %outcome.org_id, delivery = %outcome.delivery_id, %error,
+        "cannot record an outcome; this server does not attempt the delivery again");
+    outcome.delivery_id
 }
 
 /// The outcome of a delivery that was not attempted: it is due again at once, for any server.

@@ -11,6 +11,8 @@ pub(super) struct RecorderBacklog {
     /// Of these, those that are recorded or given up, in the order in which they were reported.
     done: u64,
     recording: RecordingState,
+    /// Whether the recorder holds more outcomes that the store does not take than may be one damaged row.
+    holds_many: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -42,9 +44,11 @@ impl RecorderBacklog {
         }
     }
 
-    /// The oldest `count` outcomes are recorded or given up. `true` when claims need not wait any longer.
-    pub(super) fn done(&mut self, count: usize) -> bool {
+    /// The oldest `count` outcomes are recorded, held or given up. `true` when claims need not wait any longer.
+    pub(super) fn done(&mut self, count: usize, holds_many: bool) -> bool {
+        let stopped = self.stops_claims();
         self.done = self.done.saturating_add(count as u64);
+        self.holds_many = holds_many;
         let is_over = match self.recording {
             RecordingState::Working => false,
             // Every one was given up, so there may be no further call that succeeds.
@@ -54,12 +58,12 @@ impl RecorderBacklog {
         if is_over {
             self.recording = RecordingState::Working;
         }
-        is_over
+        stopped && !self.stops_claims()
     }
 
     /// Whether there may be outcomes whose leases have lapsed meanwhile: nothing is to be claimed.
     pub(super) fn stops_claims(&self) -> bool {
-        self.recording != RecordingState::Working
+        self.holds_many || self.recording != RecordingState::Working
     }
 }
 
@@ -81,12 +85,12 @@ mod tests {
         assert!(backlog.stops_claims());
         for batch in [512, 512] {
             backlog.succeeded();
-            assert!(!backlog.done(batch) && backlog.stops_claims());
+            assert!(!backlog.done(batch, false) && backlog.stops_claims());
             // What is reported from now on has not waited for the outage.
             backlog.report();
         }
         backlog.succeeded();
-        assert!(backlog.done(476) && !backlog.stops_claims());
+        assert!(backlog.done(476, false) && !backlog.stops_claims());
     }
 
     #[test]
@@ -94,20 +98,30 @@ mod tests {
         let mut backlog = backlog(20);
         backlog.failed();
         backlog.succeeded();
-        assert!(!backlog.done(10));
+        assert!(!backlog.done(10, false));
         (0..10).for_each(|_| backlog.report());
         backlog.failed();
         backlog.succeeded();
-        assert!(!backlog.done(10));
-        assert!(backlog.done(10));
+        assert!(!backlog.done(10, false));
+        assert!(backlog.done(10, false));
     }
 
     #[test]
     fn claims_resume_when_the_last_outcome_is_given_up() {
         let mut backlog = backlog(2);
         backlog.failed();
-        assert!(!backlog.done(1));
-        assert!(backlog.done(1) && !backlog.stops_claims());
-        assert!(!backlog.done(0), "it is told once");
+        assert!(!backlog.done(1, false));
+        assert!(backlog.done(1, false) && !backlog.stops_claims());
+        assert!(!backlog.done(0, false), "it is told once");
+    }
+
+    #[test]
+    fn claims_wait_while_many_outcomes_are_held() {
+        let mut backlog = backlog(20);
+        backlog.failed();
+        assert!(!backlog.done(20, true) && backlog.stops_claims());
+        backlog.failed();
+        backlog.succeeded();
+        assert!(backlog.done(0, false) && !backlog.stops_claims());
     }
 }

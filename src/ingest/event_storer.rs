@@ -11,7 +11,7 @@ use super::store_span::StoreSpan;
 use crate::delivery::AdmissionDoor;
 use crate::domain::{Event, LeaseToken, OrgId};
 use crate::journal::RecordQuarantine;
-use crate::runtime::{Backoff, Clock, Stopwatch};
+use crate::runtime::{Backoff, Clock};
 use crate::store::{EventBatch, Persisted, Store, StoreError, plan_deliveries};
 use crate::telemetry::{OrgLines, Tracer};
 
@@ -19,7 +19,8 @@ use crate::telemetry::{OrgLines, Tracer};
 const RETRY_WAIT: Duration = Duration::from_millis(50);
 /// The longest wait between two attempts.
 const RETRY_WAIT_MAX: Duration = Duration::from_secs(2);
-/// How long a batch is tried that the store is reached for and does not take, while it takes others.
+/// How long a batch is tried that the store is reached for and does not take, while it takes others: a damaged page is to
+/// cost what it holds, and a table that is missing for everybody nothing.
 const PATIENCE: Duration = Duration::from_mins(2);
 /// The same for parts of such a batch.
 const PART_PATIENCE: Duration = Duration::from_secs(5);
@@ -91,7 +92,7 @@ impl EventStorer {
             return Ok(());
         }
         let mut backoff = new_backoff();
-        let (since, stored_before) = (Stopwatch::start(), self.stored.load(Ordering::Relaxed));
+        let (since, stored_before) = (self.clock.monotonic(), self.stored.load(Ordering::Relaxed));
         let mut tried = None;
         loop {
             let error = match self.try_persist(events, endpoints, &mut tried).await {
@@ -104,12 +105,17 @@ impl EventStorer {
                 }
                 Err(error) => error,
             };
-            let takes_others = self.stored.load(Ordering::Relaxed) > stored_before;
-            if !error.is_connection() && takes_others && since.elapsed() >= patience {
+            let waited = self.clock.monotonic().since(since);
+            if !error.is_connection() && self.takes_others(stored_before) && waited >= patience {
                 return Err(error);
             }
             back_off(&mut backoff, &error).await;
         }
+    }
+
+    /// Whether the store has taken a batch since so many were stored.
+    fn takes_others(&self, stored_before: u64) -> bool {
+        self.stored.load(Ordering::Relaxed) > stored_before
     }
 
     /// Persists a batch once. `tried` is the token of the try before, whose commit may have been answered by nobody:
@@ -153,14 +159,23 @@ impl EventStorer {
                 Vec::new()
             }
         };
-        let since = Stopwatch::start();
+        let (since, stored_before) = (self.clock.monotonic(), self.stored.load(Ordering::Relaxed));
         let mut backoff = new_backoff();
         let refused = loop {
             let now = self.clock.now();
             let (org, id) = (event.org_id, event.id);
             match self.store.quarantine_event(org, id, &record, &detail, now).await {
                 Ok(()) => break None,
-                Err(error) if is_final(&error, since.elapsed()) => break Some(error),
+                Err(error @ (StoreError::Refused(_) | StoreError::Corrupt(_))) => {
+                    break Some(error);
+                }
+                Err(error)
+                    if !error.is_connection()
+                        && self.takes_others(stored_before)
+                        && self.clock.monotonic().since(since) >= PATIENCE =>
+                {
+                    break Some(error);
+                }
                 Err(error) => back_off(&mut backoff, &error).await,
             }
         };
@@ -199,13 +214,4 @@ async fn back_off(backoff: &mut Backoff, error: &StoreError) {
     let wait_ms = backoff.peek().as_millis();
     tracing::warn!(%error, wait_ms, "cannot persist a batch, retrying; it stays in the journal");
     backoff.sleep().await;
-}
-
-/// Whether a dead letter that the store did not take for this long is given up. A store that cannot be reached is
-/// waited for.
-fn is_final(error: &StoreError, waited: Duration) -> bool {
-    match error {
-        StoreError::Refused(_) | StoreError::Corrupt(_) => true,
-        error => !error.is_connection() && waited >= PATIENCE,
-    }
 }

@@ -13,13 +13,19 @@
 //! SQLite's result codes (<https://www.sqlite.org/rescode.html>) that reject the content: TOOBIG,
 //! CONSTRAINT and MISMATCH. Everything else is transient, such as BUSY, LOCKED, READONLY, IOERR,
 //! FULL, CANTOPEN, and also CORRUPT and NOTADB: another copy of the file may do.
+//!
+//! Of the transient errors only those on a list mean the store as a whole ([`StoreError::is_connection`]). Any other one
+//! may come from a damaged page, or from a table that is missing for everybody: the code does not tell. So a caller with
+//! a batch tries parts of it, and gives nothing up before the store has taken something else since.
 
+use std::fmt;
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use sqlx::Error;
 use sqlx::error::DatabaseError;
+use sqlx::migrate::MigrateError as StepError;
 use sqlx::postgres::PgDatabaseError;
 use sqlx::sqlite::SqliteError;
 
@@ -33,7 +39,7 @@ pub type Result<T, E = StoreError> = std::result::Result<T, E>;
 pub enum StoreError {
     /// Transient: no connection, no disk, a lock held too long, a lost race. The same call may
     /// succeed later.
-    #[error("the store is unavailable: {0}")]
+    #[error("the store is unavailable: {}", PlainError(.0))]
     Unavailable(#[source] Error),
     /// A read took longer than its time limit, `READ_TIMEOUT`.
     #[error("the read took longer than its time limit")]
@@ -42,7 +48,7 @@ pub enum StoreError {
     #[error("somebody has changed it since it was read")]
     Changed,
     /// Permanent: the database rejects this content every time.
-    #[error("the store refused the content: {0}")]
+    #[error("the store refused the content: {}", PlainError(.0))]
     Refused(#[source] Error),
     /// A row holds a value that this version of the program never wrote.
     #[error("the store holds a value that cannot be read: {0}")]
@@ -57,11 +63,13 @@ impl StoreError {
     }
 
     /// Whether the store as a whole cannot be reached or written to, so that every other call fails, too. `false`
-    /// when only this call did: its content was refused, or its statement took too long, waited too long for a
-    /// lock or lost a deadlock. A caller with a batch can then try a part of it.
+    /// when perhaps only this call did: its content was refused, its statement took too long, waited too long for a
+    /// lock or lost a deadlock, a page that it needs is damaged, or a table is missing. A caller with a batch can then
+    /// try a part of it.
     pub fn is_connection(&self) -> bool {
         match self {
-            Self::Unavailable(_) => !self.sqlstate().is_some_and(sqlstate_blames_statement),
+            Self::Unavailable(Error::Database(fault)) => blames_store(fault.as_ref()),
+            Self::Unavailable(_) => true,
             Self::ReadTimedOut | Self::Changed | Self::Refused(_) | Self::Corrupt(_) => false,
         }
     }
@@ -112,6 +120,40 @@ pub(super) fn is_away(error: &Error) -> bool {
     }
 }
 
+/// An error as people read it: PostgreSQL's without the line of its own source, which sqlx adds.
+pub(super) struct PlainError<'a>(pub(super) &'a Error);
+
+impl fmt::Display for PlainError<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let plain = match self.0 {
+            Error::Database(fault) => fault.try_downcast_ref::<PgDatabaseError>(),
+            Error::Migrate(step) => return PlainStepError(step).fmt(f),
+            _ => None,
+        };
+        match plain {
+            Some(fault) => write!(f, "error returned from database: {}", fault.message()),
+            None => self.0.fmt(f),
+        }
+    }
+}
+
+/// The error of a migration, as [`PlainError`].
+pub(super) struct PlainStepError<'a>(pub(super) &'a StepError);
+
+impl fmt::Display for PlainStepError<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            StepError::Execute(error) => {
+                write!(f, "while executing migrations: {}", PlainError(error))
+            }
+            StepError::ExecuteMigration(error, version) => {
+                write!(f, "while executing migration {version}: {}", PlainError(error))
+            }
+            other => other.fmt(f),
+        }
+    }
+}
+
 /// When a session was last found on a database that takes no writes, in milliseconds since [`LOADED`]; 0 for never.
 /// One for the process, since errors do not tell of which database they are: more connections are asked, then.
 static SUSPECTED: AtomicU64 = AtomicU64::new(0);
@@ -132,11 +174,23 @@ pub(super) fn is_suspect(age: Duration) -> bool {
 /// The code of a statement that writes, on a standby or in a read-only session.
 const READ_ONLY: &str = "25006";
 
+const SQLITE_PERM: i32 = 3;
 const SQLITE_BUSY: i32 = 5;
 const SQLITE_LOCKED: i32 = 6;
+const SQLITE_NOMEM: i32 = 7;
+const SQLITE_READONLY: i32 = 8;
+const SQLITE_IOERR: i32 = 10;
+const SQLITE_FULL: i32 = 13;
+const SQLITE_CANTOPEN: i32 = 14;
+const SQLITE_PROTOCOL: i32 = 15;
 const SQLITE_TOOBIG: i32 = 18;
 const SQLITE_CONSTRAINT: i32 = 19;
 const SQLITE_MISMATCH: i32 = 20;
+const SQLITE_NOLFS: i32 = 22;
+const SQLITE_NOTADB: i32 = 26;
+
+/// Errors of input that one page or one file system entry may have: `READ`, `SHORT_READ`, `DATA` and `CORRUPTFS`.
+const SQLITE_IOERR_OF_A_PAGE: [i32; 4] = [266, 522, 8202, 8458];
 
 impl From<Error> for StoreError {
     fn from(error: Error) -> Self {
@@ -173,6 +227,15 @@ fn blames_content(fault: &dyn DatabaseError) -> bool {
     extended.is_some_and(sqlite_blames_content)
 }
 
+fn blames_store(fault: &dyn DatabaseError) -> bool {
+    if let Some(fault) = fault.try_downcast_ref::<PgDatabaseError>() {
+        return sqlstate_blames_store(fault.code());
+    }
+    let Some(fault) = fault.try_downcast_ref::<SqliteError>() else { return false };
+    let extended = DatabaseError::code(fault).and_then(|code| code.parse::<i32>().ok());
+    extended.is_some_and(sqlite_blames_store)
+}
+
 fn is_transient(fault: &dyn DatabaseError) -> bool {
     if let Some(fault) = fault.try_downcast_ref::<PgDatabaseError>() {
         return sqlstate_is_transient(fault.code());
@@ -193,9 +256,23 @@ fn sqlstate_blames_content(code: &str) -> bool {
     code == "P0001" || ["22", "23", "54"].iter().any(|class| code.starts_with(class))
 }
 
-/// 57014 is a statement timeout, 55P03 a lock timeout; 40 has serialization failures and deadlocks.
-fn sqlstate_blames_statement(code: &str) -> bool {
-    matches!(code, "57014" | "55P03") || code.starts_with("40")
+/// 08 has connection exceptions, 25006 is a server that is a standby, 28 has logins that are refused, 3D000 is a
+/// database that is missing, 53 want of resources, and 57P a server that stops or starts.
+///
+/// Not among them, since one row may cause them: 40 a lost deadlock, 55P03 and 57014 a lock or a statement that took too
+/// long, XX a damaged page, 58 one file that cannot be read, 42 a right or a table that is missing.
+fn sqlstate_blames_store(code: &str) -> bool {
+    code == READ_ONLY || ["08", "28", "3D", "53", "57P"].iter().any(|class| code.starts_with(class))
+}
+
+/// Not among them, since one page may cause them: CORRUPT and some kinds of IOERR. Nor is ERROR, such as a missing table.
+fn sqlite_blames_store(extended: i32) -> bool {
+    match extended & 0xff {
+        SQLITE_PERM | SQLITE_BUSY | SQLITE_LOCKED | SQLITE_NOMEM | SQLITE_READONLY
+        | SQLITE_FULL | SQLITE_CANTOPEN | SQLITE_PROTOCOL | SQLITE_NOLFS | SQLITE_NOTADB => true,
+        SQLITE_IOERR => !SQLITE_IOERR_OF_A_PAGE.contains(&extended),
+        _ => false,
+    }
 }
 
 /// The primary result code is the low byte of the extended one.
@@ -224,12 +301,19 @@ mod tests {
     }
 
     #[test]
-    fn statement_that_did_not_finish_is_no_lost_connection() {
-        for code in ["57014", "55P03", "40P01", "40001"] {
-            assert!(sqlstate_blames_statement(code), "{code}");
+    fn only_what_every_call_meets_means_the_store() {
+        for code in ["08006", "57P01", "57P03", "25006", "28P01", "3D000", "53100", "53300"] {
+            assert!(sqlstate_blames_store(code), "{code}");
         }
-        for code in ["08006", "57P01", "25006", "42P01", "53100", "53300"] {
-            assert!(!sqlstate_blames_statement(code), "{code}");
+        let of_a_row = ["57014", "55P03", "40P01", "40001", "XX000", "XX001", "XX002", "42501"];
+        for code in of_a_row.into_iter().chain(["42P01", "58030", "58P01", "0A000"]) {
+            assert!(!sqlstate_blames_store(code), "{code}");
+        }
+        for code in [3, 5, 6, 8, 10, 13, 14, 15, 26, 261, 517, 778, 1032, 1034, 4618] {
+            assert!(sqlite_blames_store(code), "{code}");
+        }
+        for code in [1, 9, 11, 266, 267, 522, 779, 8202, 8458] {
+            assert!(!sqlite_blames_store(code), "{code}");
         }
         assert!(StoreError::from(Error::PoolTimedOut).is_connection());
         assert!(!StoreError::Corrupt(String::new()).is_connection());

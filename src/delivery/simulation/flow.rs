@@ -191,7 +191,7 @@ impl World {
         it.is_recording = false;
         it.backlog.succeeded();
         let is_attempt = |outcome: &SimOutcome| !matches!(outcome, SimOutcome::Released);
-        it.backlog.done(reports.iter().filter(|(_, outcome)| is_attempt(outcome)).count());
+        it.backlog.done(reports.iter().filter(|(_, outcome)| is_attempt(outcome)).count(), false);
         for (held, _) in &reports {
             it.known.remove(&held.id);
         }

@@ -19,7 +19,7 @@ pub(super) use days::{MissingDays, days_before, drop_day, partition_name};
 #[derive(Debug, thiserror::Error)]
 pub enum MigrateError {
     /// A step failed, or the database is away.
-    #[error("cannot migrate the schema: {0}")]
+    #[error("cannot migrate the schema: {}", error::PlainStepError(.0))]
     Step(#[from] sqlx::migrate::MigrateError),
     /// The database holds tables, and none of them is ours.
     #[error(
