@@ -9,16 +9,18 @@
 //!   what was delivered (`recorder_backlog`).
 //! - A batch that the store rejects, or does not take three times although it is reached, is halved until the outcomes
 //!   at fault are alone; the others are recorded. An outcome that the store rejects, or still does not take after it has
-//!   recorded another one, is set aside: it is logged, remembered and dropped. Its lease lapses, and this server does not
-//!   attempt the delivery again.
-//! - An outcome that is not taken while no other was recorded since is held, and tried again with the next ones: a damaged
-//!   page looks like a table that is missing for everybody. Claims go on while few are held, since their outcomes tell,
-//!   and what is held is not attempted again. Beyond that it counts as a store that cannot be reached.
+//!   recorded another one of its kind, is set aside: it is logged, remembered and dropped. Its lease lapses, and this
+//!   server does not attempt the delivery again.
+//! - An outcome that is not taken while no other of its kind was recorded since is held, and tried again with the next
+//!   ones: a damaged page looks like a table that is missing for everybody. Successes and failures are of different
+//!   kinds, since they are written to different tables. Claims go on while few are held, since their outcomes tell, and
+//!   what is held is not attempted again. Beyond that it counts as a store that cannot be reached.
 //! - What is held when the server stops is tried once more.
 //!
 //! An outcome is lost only together with its lease, which keeps delivery at least once.
 
 use std::collections::HashSet;
+use std::mem::{Discriminant, discriminant};
 use std::time::Duration;
 
 use tokio::sync::mpsc;
@@ -269,10 +271,12 @@ impl Recorder {
         let mut parts = vec![held.as_slice(), outcomes.as_slice()];
         let (mut doubtful, mut aside) = (Vec::new(), Vec::new());
         let mut has_failed = !held.is_empty();
-        let mut takes_others = false;
+        // The kinds of which outcomes were recorded after something had failed.
+        let mut taken = HashSet::new();
         while let Some(part) = parts.pop() {
             match (self.write(part).await, part) {
-                (Ok(()), part) => takes_others |= has_failed && !part.is_empty(),
+                (Ok(()), part) if has_failed => taken.extend(part.iter().map(kind)),
+                (Ok(()), _) => {}
                 (Err(StoreError::Unavailable(_)), [outcome]) => {
                     has_failed = true;
                     doubtful.push(outcome);
@@ -284,22 +288,23 @@ impl Recorder {
                     parts.extend([second, first]);
                 }
             }
-            if doubtful.len() >= DOUBTS_MAX && !takes_others {
+            if doubtful.len() >= DOUBTS_MAX
+                && !doubtful.iter().any(|outcome| taken.contains(&kind(outcome)))
+            {
                 break;
             }
         }
-        if !takes_others {
-            // What was not tried comes first the next time.
-            let held = parts.into_iter().rev().flatten().chain(doubtful).cloned().collect();
-            return Unrecorded { held, aside };
-        }
+        let (alone, doubtful): (Vec<_>, Vec<_>) =
+            doubtful.into_iter().partition(|outcome| taken.contains(&kind(outcome)));
+        // What was not tried comes first the next time.
+        let held = parts.into_iter().rev().flatten().chain(doubtful).cloned().collect();
         // Once more, since the store may not have taken anything when they were tried.
-        for outcome in doubtful {
+        for outcome in alone {
             if let Err(error) = self.write(std::slice::from_ref(outcome)).await {
                 aside.push(set_aside(outcome, &error));
             }
         }
-        Unrecorded { held: Vec::new(), aside }
+        Unrecorded { held, aside }
     }
 
     /// Records outcomes, however long the store cannot be reached.
@@ -344,6 +349,11 @@ impl Recorder {
             backoff.sleep().await;
         }
     }
+}
+
+/// What is written for an outcome, as far as tables differ: whether there was an attempt, and what follows.
+fn kind(outcome: &Outcome) -> (bool, Discriminant<Decision>) {
+    (outcome.attempt.is_some(), discriminant(&outcome.decision))
 }
 
 /// Logs that an outcome is dropped, and returns its delivery.

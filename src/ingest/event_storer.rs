@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use super::batch_parts::{Endpoints, fitting};
+use super::batch_parts::{Endpoints, deliveries, fitting};
 use super::metrics::IngestMetrics;
 use super::record;
 use super::store_span::StoreSpan;
@@ -28,6 +28,25 @@ const PART_PATIENCE: Duration = Duration::from_secs(5);
 /// Events that are dead letters because of what their tenants put into them.
 static REJECTED_EVENTS: OrgLines = OrgLines::new();
 
+/// How many batches were stored. Those with deliveries are counted for themselves: a table that is missing for them is not
+/// missed by others.
+#[derive(Debug, Default)]
+pub(super) struct StoredBatches {
+    with_deliveries: AtomicU64,
+    without: AtomicU64,
+}
+
+impl StoredBatches {
+    const fn of(&self, has_deliveries: bool) -> &AtomicU64 {
+        if has_deliveries { &self.with_deliveries } else { &self.without }
+    }
+
+    /// How many tell that the store takes a batch like this one.
+    fn like(&self, has_deliveries: bool) -> u64 {
+        self.of(has_deliveries).load(Ordering::Relaxed)
+    }
+}
+
 /// Stores events and offers their deliveries.
 pub(super) struct EventStorer {
     pub(super) store: Store,
@@ -40,7 +59,7 @@ pub(super) struct EventStorer {
     /// Records the spans of batches with events of sampled traces.
     pub(super) tracer: Tracer,
     /// Counts the batches that were stored.
-    pub(super) stored: AtomicU64,
+    pub(super) stored: StoredBatches,
 }
 
 impl EventStorer {
@@ -92,12 +111,13 @@ impl EventStorer {
             return Ok(());
         }
         let mut backoff = new_backoff();
-        let (since, stored_before) = (self.clock.monotonic(), self.stored.load(Ordering::Relaxed));
+        let has_deliveries = events.iter().any(|event| deliveries(event, endpoints) > 0);
+        let (since, stored_before) = (self.clock.monotonic(), self.stored.like(has_deliveries));
         let mut tried = None;
         loop {
             let error = match self.try_persist(events, endpoints, &mut tried).await {
                 Ok(()) => {
-                    self.stored.fetch_add(1, Ordering::Relaxed);
+                    self.stored.of(has_deliveries).fetch_add(1, Ordering::Relaxed);
                     return Ok(());
                 }
                 Err(error @ (StoreError::Refused(_) | StoreError::Corrupt(_))) => {
@@ -106,16 +126,12 @@ impl EventStorer {
                 Err(error) => error,
             };
             let waited = self.clock.monotonic().since(since);
-            if !error.is_connection() && self.takes_others(stored_before) && waited >= patience {
+            let takes_others = self.stored.like(has_deliveries) > stored_before;
+            if !error.is_connection() && takes_others && waited >= patience {
                 return Err(error);
             }
             back_off(&mut backoff, &error).await;
         }
-    }
-
-    /// Whether the store has taken a batch since so many were stored.
-    fn takes_others(&self, stored_before: u64) -> bool {
-        self.stored.load(Ordering::Relaxed) > stored_before
     }
 
     /// Persists a batch once. `tried` is the token of the try before, whose commit may have been answered by nobody:
@@ -159,7 +175,8 @@ impl EventStorer {
                 Vec::new()
             }
         };
-        let (since, stored_before) = (self.clock.monotonic(), self.stored.load(Ordering::Relaxed));
+        let batches = || self.stored.like(false) + self.stored.like(true);
+        let (since, stored_before) = (self.clock.monotonic(), batches());
         let mut backoff = new_backoff();
         let refused = loop {
             let now = self.clock.now();
@@ -171,7 +188,7 @@ impl EventStorer {
                 }
                 Err(error)
                     if !error.is_connection()
-                        && self.takes_others(stored_before)
+                        && batches() > stored_before
                         && self.clock.monotonic().since(since) >= PATIENCE =>
                 {
                     break Some(error);

@@ -1,7 +1,6 @@
 //! The worker pool: moves events from the journal to the store.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -10,7 +9,7 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 use super::batch_pacer::{BatchPacer, LastBatch};
 use super::batch_parts::{Endpoints, deliveries};
 use super::deferred_batches::{DeferredBatch, WaitingSize};
-use super::event_storer::{EventStorer, new_backoff};
+use super::event_storer::{EventStorer, StoredBatches, new_backoff};
 use super::metrics::{BacklogPriority, IngestMetrics};
 use super::org_order::OrgOrder;
 use super::priority;
@@ -99,7 +98,7 @@ impl Workers {
                 metrics,
                 quarantine,
                 tracer: Tracer::off(),
-                stored: AtomicU64::new(0),
+                stored: StoredBatches::default(),
             },
             fast_permits: Semaphore::new(SMALL_BATCHES_MAX),
             small_permits: Semaphore::new(SMALL_BATCHES_MAX),

@@ -26,15 +26,15 @@ const HOUR: i64 = 3_600_000_000;
 const DAY: i64 = 24 * HOUR;
 
 /// A server in this process, by a clock of its own.
-struct Server {
-    url: String,
-    clock: Clock,
+pub(crate) struct Server {
+    pub(crate) url: String,
+    pub(crate) clock: Clock,
     shutdown: Shutdown,
     thread: Option<thread::JoinHandle<()>>,
 }
 
 impl Server {
-    async fn start(dir: &Path, flags: &[&str], clock: Clock) -> Self {
+    pub(crate) async fn start(dir: &Path, flags: &[&str], clock: Clock) -> Self {
         let base = ["--allow-private-endpoints=true", "--delivery-poll-interval=20ms"];
         let flags: Vec<&str> = base.iter().copied().chain(flags.iter().copied()).collect();
         let config = config(dir, &flags);
@@ -54,7 +54,7 @@ impl Server {
         Self { url: format!("http://{address}"), clock, shutdown, thread: Some(thread) }
     }
 
-    async fn post(&self, key: &str, number: usize) {
+    pub(crate) async fn post(&self, key: &str, number: usize) {
         let request = client().post(format!("{}/api/events", self.url)).header("x-api-key", key);
         let event = json!({"type": "a", "payload": number}).to_string();
         answer(json_body(request, event)).await.expect(202);
@@ -66,21 +66,21 @@ impl Server {
         line.unwrap().parse().unwrap()
     }
 
-    fn stop(mut self) {
+    pub(crate) fn stop(mut self) {
         self.shutdown.request();
         self.thread.take().unwrap().join().unwrap();
     }
 }
 
 /// A tenant whose events go to one receiver.
-struct Tenant {
-    store: Store,
-    org: OrgId,
-    key: String,
+pub(crate) struct Tenant {
+    pub(crate) store: Store,
+    pub(crate) org: OrgId,
+    pub(crate) key: String,
 }
 
 impl Tenant {
-    async fn create(store: Store, receiver: &Receiver, policy: DeliveryPolicy) -> Self {
+    pub(crate) async fn create(store: Store, receiver: &Receiver, policy: DeliveryPolicy) -> Self {
         let now = Clock::system().now();
         let org = OrgId::mint(now);
         store.system().insert_org(&Org::new(org, "tenant", now), &Actor::CLI).await.unwrap();
@@ -121,14 +121,14 @@ fn numbers(receiver: &Receiver) -> Vec<u64> {
     receiver.so_far().iter().map(|webhook| number(webhook.json())).collect()
 }
 
-async fn postgres_store(url: &str, dir: &Path) -> Store {
+pub(crate) async fn postgres_store(url: &str, dir: &Path) -> Store {
     let (config, metrics) = (StoreConfig::in_directory(dir), Metrics::new().unwrap().store);
     let store = Store::connect_postgres(url, &config, metrics).await.unwrap();
     store.migrate_up().await.unwrap();
     store
 }
 
-async fn sqlite_store(dir: &Path) -> Store {
+pub(crate) async fn sqlite_store(dir: &Path) -> Store {
     let config = StoreConfig::in_directory(dir);
     let metrics = Metrics::new().unwrap().store;
     let store = Store::open_sqlite(&config.sqlite_path(), &config, metrics).await.unwrap();

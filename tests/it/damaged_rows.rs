@@ -1,0 +1,255 @@
+//! A row that the store cannot write, although it can be reached, costs that row alone. What is missing for everybody
+//! costs nothing.
+//!
+//! On PostgreSQL a trigger raises the code of a damaged page (XX001), and that of a missing right. A trigger of SQLite cannot
+//! raise CORRUPT: it fails as a statement does (ERROR), which is as unclear.
+
+use std::path::{Path, PathBuf};
+
+use hookgate::domain::{
+    DeadLetterFilter, Delivery, DeliveryPolicy, DeliveryStatus, EventFilter, PageRequest,
+};
+use hookgate::runtime::Clock;
+use sqlx::sqlite::SqliteConnectOptions;
+use sqlx::{AssertSqlSafe, ConnectOptions, Connection, PgConnection};
+
+use crate::clocks::{Server, Tenant, postgres_store, sqlite_store};
+use crate::delivery::world::World;
+use crate::support::answer::{answer, json};
+use crate::support::client;
+use crate::support::postgres::fresh_database;
+use crate::support::receiver::{Answer, Receiver};
+use crate::support::wait::until;
+
+/// What a trigger of SQLite fails with.
+const OVERFLOW: &str = "SELECT abs(-9223372036854775807 - 1)";
+
+/// The database of a test, reached behind the store's back.
+enum Database {
+    Sqlite(PathBuf),
+    Postgres(String),
+}
+
+impl Database {
+    async fn run(&self, sqlite: &str, postgres: &str) {
+        match self {
+            Self::Sqlite(path) => {
+                let mut connection =
+                    SqliteConnectOptions::new().filename(path).connect().await.unwrap();
+                sqlx::raw_sql(AssertSqlSafe(sqlite)).execute(&mut connection).await.unwrap();
+                connection.close().await.unwrap();
+            }
+            Self::Postgres(url) => {
+                let mut connection = PgConnection::connect(url).await.unwrap();
+                sqlx::raw_sql(AssertSqlSafe(postgres)).execute(&mut connection).await.unwrap();
+                connection.close().await.unwrap();
+            }
+        }
+    }
+
+    /// Makes the rows of a table that meet a condition impossible to insert.
+    async fn damage(&self, table: &str, condition: &str, code: &str) {
+        let sqlite = format!(
+            "CREATE TRIGGER damaged BEFORE INSERT ON {table} WHEN {condition} BEGIN {OVERFLOW}; END"
+        );
+        let postgres = format!(
+            "CREATE FUNCTION fail() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+                 RAISE EXCEPTION 'a page is damaged' USING ERRCODE = '{code}'; END $$;
+             CREATE TRIGGER damaged BEFORE INSERT ON {table} FOR EACH ROW WHEN ({condition})
+             EXECUTE FUNCTION fail()"
+        );
+        self.run(&sqlite, &postgres).await;
+    }
+
+    async fn mend(&self, table: &str) {
+        let postgres = format!("DROP TRIGGER damaged ON {table}");
+        self.run("DROP TRIGGER damaged", &postgres).await;
+    }
+
+    async fn rename(&self, from: &str, to: &str) {
+        let sql = format!("ALTER TABLE {from} RENAME TO {to}");
+        self.run(&sql, &sql).await;
+    }
+}
+
+/// A world on SQLite, or on PostgreSQL at this URL.
+async fn world(url: Option<String>) -> (World, Database) {
+    let Some(url) = url else {
+        let world = World::new().await;
+        let file = world.directory.path().join("hookgate.db");
+        return (world, Database::Sqlite(file));
+    };
+    let world = World::with(&[&format!("--database-url={url}")]).await;
+    (world, Database::Postgres(url))
+}
+
+fn delivered(rows: &[Delivery]) -> usize {
+    rows.iter().filter(|row| row.status == DeliveryStatus::Delivered).count()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn damaged_outcome_stops_nobody_on_sqlite() {
+    damaged_outcome_stops_nobody(None, "").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn damaged_outcome_stops_nobody_on_postgresql() {
+    damaged_outcome_stops_nobody(Some(fresh_database().await), "XX001").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn forbidden_outcome_stops_nobody_on_postgresql() {
+    damaged_outcome_stops_nobody(Some(fresh_database().await), "42501").await;
+}
+
+async fn damaged_outcome_stops_nobody(url: Option<String>, code: &str) {
+    let (world, database) = Box::pin(world(url)).await;
+    let receiver = Receiver::start().await;
+    world.endpoint(&receiver, "").await;
+    world.publish("user.login", 20).await;
+    database.damage("delivery_attempts", "NEW.status_code = 418", code).await;
+    receiver.answer([Answer::status(204), Answer::status(418)]);
+    let mut service = world.delivery();
+    assert_eq!(service.run_once().await.unwrap(), 20);
+    assert_eq!(delivered(&world.rows().await), 19, "the others are recorded");
+    world.publish("user.login", 5).await;
+    assert_eq!(service.run_once().await.unwrap(), 5, "claims go on");
+    assert_eq!(delivered(&world.rows().await), 24);
+
+    // No other failure was recorded since, so it was held.
+    database.mend("delivery_attempts").await;
+    assert_eq!(service.run_once().await.unwrap(), 0);
+    let rows = world.rows().await;
+    let failed = rows.iter().find(|row| row.status == DeliveryStatus::Pending).unwrap();
+    assert_eq!(failed.attempts, 1, "it is recorded once that works");
+    world.advance(std::time::Duration::from_secs(5));
+    assert_eq!(service.run_once().await.unwrap(), 1);
+    assert_eq!((delivered(&world.rows().await), receiver.so_far().len()), (25, 26));
+
+    // Another failure is recorded: this one is at fault alone.
+    database.run("SELECT 1", "DROP FUNCTION fail").await;
+    database.damage("delivery_attempts", "NEW.status_code = 418", code).await;
+    for status in [418, 500] {
+        world.publish("user.login", 1).await;
+        receiver.answer([Answer::status(status)]);
+        assert_eq!(service.run_once().await.unwrap(), 1);
+    }
+    database.mend("delivery_attempts").await;
+    world.advance(std::time::Duration::from_secs(5));
+    assert_eq!(service.run_once().await.unwrap(), 1, "the other failure");
+    let rows = world.rows().await;
+    assert_eq!(delivered(&rows), 26);
+    let aside = rows.iter().find(|row| row.status == DeliveryStatus::Pending).unwrap();
+    assert_eq!(aside.attempts, 0, "it was set aside");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn missing_table_sets_no_outcome_aside_on_sqlite() {
+    missing_table_sets_no_outcome_aside(None).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn missing_table_sets_no_outcome_aside_on_postgresql() {
+    missing_table_sets_no_outcome_aside(Some(fresh_database().await)).await;
+}
+
+async fn missing_table_sets_no_outcome_aside(url: Option<String>) {
+    let (world, database) = Box::pin(world(url)).await;
+    let receiver = Receiver::start().await;
+    world.endpoint(&receiver, "").await;
+    world.publish("user.login", 20).await;
+    // Failures are written elsewhere, and are recorded.
+    receiver.answer([Answer::status(204), Answer::status(500)]);
+    database.rename("deliveries", "elsewhere").await;
+    let mut service = world.delivery();
+    assert_eq!(service.run_once().await.unwrap(), 20);
+    assert_eq!(service.run_once().await.unwrap(), 0, "nothing is claimed meanwhile");
+    database.rename("elsewhere", "deliveries").await;
+    assert_eq!(service.run_once().await.unwrap(), 0);
+    assert_eq!(delivered(&world.rows().await), 19);
+    world.advance(std::time::Duration::from_secs(5));
+    assert_eq!(service.run_once().await.unwrap(), 1);
+    assert_eq!((delivered(&world.rows().await), receiver.so_far().len()), (20, 21));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn damaged_event_is_set_aside_alone_on_sqlite() {
+    let dir = crate::support::temporary::directory();
+    let database = Database::Sqlite(dir.path().join("hookgate.db"));
+    damaged_event_is_set_aside_alone(dir.path(), database, "").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn damaged_event_is_set_aside_alone_on_postgresql() {
+    let dir = crate::support::temporary::directory();
+    let database = Database::Postgres(fresh_database().await);
+    damaged_event_is_set_aside_alone(dir.path(), database, "XX001").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn forbidden_event_is_set_aside_alone_on_postgresql() {
+    let dir = crate::support::temporary::directory();
+    let database = Database::Postgres(fresh_database().await);
+    damaged_event_is_set_aside_alone(dir.path(), database, "42501").await;
+}
+
+/// How often a server has tried to store a batch.
+async fn stored_batches(server: &Server) -> u64 {
+    let text = answer(client().get(format!("{}/metrics", server.url))).await.text;
+    let name = r#"db_operations_latency_seconds_count{operation="persist_events"} "#;
+    text.lines().find_map(|line| line.strip_prefix(name)).map_or(0, |count| count.parse().unwrap())
+}
+
+async fn damaged_event_is_set_aside_alone(dir: &Path, database: Database, code: &str) {
+    let (store, flag) = match &database {
+        Database::Sqlite(_) => (sqlite_store(dir).await, None),
+        Database::Postgres(url) => {
+            (postgres_store(url, dir).await, Some(format!("--database-url={url}")))
+        }
+    };
+    let flags: Vec<&str> = flag.iter().map(String::as_str).collect();
+    let receiver = Receiver::start().await;
+    let tenant = Tenant::create(store, &receiver, DeliveryPolicy::default()).await;
+    database.damage("events", "NEW.account_id = 'poison'", code).await;
+    let clock = Clock::manual(Clock::system().now());
+    let server = Server::start(dir, &flags, clock.clone()).await;
+    let letters = async || {
+        let (filter, page) = (DeadLetterFilter::default(), PageRequest::first(10));
+        tenant.store.dead_letters(tenant.org, &filter, page).await.unwrap().data
+    };
+    let events = async || {
+        let (filter, page) = (EventFilter::default(), PageRequest::first(1000));
+        tenant.store.events(tenant.org, &filter, page).await.unwrap().data.len()
+    };
+
+    let poison = r#"{"type":"a","payload":0,"account_id":"poison"}"#;
+    let request = client().post(format!("{}/api/events", server.url));
+    answer(json(request.header("x-api-key", &tenant.key), poison)).await.expect(202);
+    let mut posted = 0;
+    until("the event is a dead letter", async || {
+        server.post(&tenant.key, posted).await;
+        posted += 1;
+        until("others are stored", async || events().await >= posted).await;
+        clock.advance(std::time::Duration::from_mins(1));
+        letters().await.len() == 1
+    })
+    .await;
+    let detail = letters().await[0].detail.clone().unwrap();
+    assert!(!detail.contains(" at line "), "{detail}");
+    assert_eq!(events().await, posted);
+
+    database.rename("events", "elsewhere").await;
+    let before = stored_batches(&server).await;
+    for number in 0..5 {
+        server.post(&tenant.key, number).await;
+    }
+    until("nothing is stored for minutes", async || {
+        clock.advance(std::time::Duration::from_mins(1));
+        stored_batches(&server).await >= before + 4
+    })
+    .await;
+    database.rename("elsewhere", "events").await;
+    until("all are stored", async || events().await == posted + 5).await;
+    assert_eq!(letters().await.len(), 1, "nothing else was set aside");
+    server.stop();
+}
