@@ -35,7 +35,7 @@ use crate::runtime::Stopwatch;
 pub type Result<T, E = StoreError> = std::result::Result<T, E>;
 
 /// Why a store call failed.
-#[derive(Debug, thiserror::Error)]
+#[derive(thiserror::Error)]
 pub enum StoreError {
     /// Transient: no connection, no disk, a lock held too long, a lost race. The same call may
     /// succeed later.
@@ -117,6 +117,31 @@ pub(super) fn is_away(error: &Error) -> bool {
         Error::Database(fault) => is_transient(fault.as_ref()),
         Error::Io(_) | Error::PoolTimedOut | Error::WorkerCrashed | Error::Protocol(_) => true,
         _ => false,
+    }
+}
+
+impl fmt::Debug for StoreError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (name, error) = match self {
+            Self::Unavailable(error) => ("Unavailable", error),
+            Self::Refused(error) => ("Refused", error),
+            Self::ReadTimedOut => return f.write_str("ReadTimedOut"),
+            Self::Changed => return f.write_str("Changed"),
+            Self::Corrupt(text) => return f.debug_tuple("Corrupt").field(text).finish(),
+        };
+        let Error::Database(fault) = error else {
+            return f.debug_tuple(name).field(error).finish();
+        };
+        let Some(fault) = fault.try_downcast_ref::<PgDatabaseError>() else {
+            return f.debug_tuple(name).field(error).finish();
+        };
+        // Without the detail, which may quote a row, and the place in PostgreSQL's source.
+        f.debug_struct(name)
+            .field("code", &fault.code())
+            .field("message", &fault.message())
+            .field("table", &fault.table())
+            .field("constraint", &fault.constraint())
+            .finish()
     }
 }
 

@@ -19,6 +19,7 @@ use tokio::time::timeout;
 
 use super::read_pool::ReadPool;
 use super::{Args, Row};
+use crate::store::error::PlainError;
 use crate::store::{Result, StoreError, StoreMetrics};
 
 /// Time between two measurements of the lag.
@@ -100,6 +101,7 @@ impl Replica {
                 }
                 Ok(Ok(None)) => this.set_keeps_up(false, "has replayed nothing yet"),
                 Ok(Err(error)) => {
+                    let error = PlainError(&error);
                     tracing::debug!(%error, "no answer from the replica");
                     looking = None;
                     this.set_keeps_up(false, "cannot be reached");
