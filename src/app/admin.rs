@@ -37,7 +37,9 @@ pub enum AdminError {
     )]
     NotSetUp(PathBuf),
     /// A server works with the database.
-    #[error("a server works with this database; stop it first")]
+    #[error(
+        "a server works with this database; stop it first, and wait for half a minute if it did not stop in good order"
+    )]
     InUse,
     /// The schema is older than this program.
     #[error("the database lacks migrations; apply them with `hookgate migrate up`")]
@@ -114,7 +116,7 @@ pub async fn migrate_down(config: &StoreConfig) -> Result<Option<i64>, AdminErro
 }
 
 async fn revert(store: &Store, config: &StoreConfig) -> Result<Option<i64>, AdminError> {
-    if store.system().has_listeners().await? || storage::journal_is_in_use(config) {
+    if store.system().has_servers().await? || storage::journal_is_in_use(config) {
         return Err(AdminError::InUse);
     }
     Ok(store.migrate_down().await?)

@@ -165,12 +165,21 @@ impl Store {
 }
 
 impl System<'_> {
-    /// Whether a server waits for changes in the database. `false` for a SQLite file, which tells nothing of others.
-    pub async fn has_listeners(self) -> Result<bool> {
+    /// Whether a server works with the database: one that waits for changes, or that shows a heartbeat, since not every
+    /// one listens. `false` for a SQLite file, which tells nothing of others.
+    pub async fn has_servers(self) -> Result<bool> {
         let Engine::Postgres(_) = &*self.0.engine else { return Ok(false) };
         let sql = "SELECT 1 FROM pg_stat_activity
                    WHERE datname = current_database() AND query LIKE 'LISTEN \"hookgate%'";
-        Ok(self.0.engine.optional(sql, args![]).await?.is_some())
+        if self.0.engine.optional(sql, args![]).await?.is_some() {
+            return Ok(true);
+        }
+        // The oldest schemas have no register.
+        let sql = "SELECT to_regclass('servers') IS NOT NULL AS found";
+        if !self.0.engine.one(sql, args![]).await?.get::<bool>("found")? {
+            return Ok(false);
+        }
+        Ok(self.servers().await?.iter().any(|server| server.is_alive))
     }
 
     /// Maintenance that must run at least every few hours: creates partitions for the coming days where the

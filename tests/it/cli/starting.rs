@@ -183,11 +183,17 @@ async fn database_of_something_else_is_not_migrated_unasked() {
 #[tokio::test(flavor = "multi_thread")]
 async fn migration_is_reverted_only_when_asked_and_beside_no_server() {
     let url = fresh_database().await;
-    for settings in [vec![], vec![("DATABASE_URL", &*url)]] {
+    let polling = [("DATABASE_URL", &*url), ("DATABASE_PREPARED", "false")];
+    for settings in [vec![], vec![("DATABASE_URL", &*url)], polling.to_vec()] {
         let place = Place::new();
         let server = Binary::start(&place.data_dir(), &settings).await;
         let down = ["migrate", "down", "--yes"];
         place.run_with(&down, &settings).await.failed(1, "a server works with this database");
+        if !settings.is_empty() {
+            // From another machine, where its journal is not seen.
+            let elsewhere = Place::new().run_with(&down, &settings).await;
+            elsewhere.failed(1, "a server works with this database");
+        }
         server.stop().await;
         place.run_with(&down[..2], &settings).await.failed(1, "--yes reverts without asking");
         let said = place.run_with(&down, &settings).await;
