@@ -79,15 +79,26 @@ fn open_to_others(path: &Path) -> Option<String> {
     (mode & OTHERS != 0).then(text)
 }
 
-/// Host, port and database of a URL, which may hold a password in several places.
+/// Hosts, ports and database of a URL, which may hold a password in several places.
 fn without_password(url: &str) -> String {
-    let parsed = Url::parse(url).ok();
-    let Some((url, host)) = parsed.as_ref().and_then(|url| Some((url, url.host_str()?))) else {
-        // A socket, or nothing that is understood.
-        return "the database in DATABASE_URL".to_owned();
-    };
-    let port = url.port().map(|port| format!(":{port}")).unwrap_or_default();
-    format!("{}://{host}{port}{}", url.scheme(), url.path())
+    // A socket, or nothing that is understood.
+    shown(url).unwrap_or_else(|| "the database in DATABASE_URL".to_owned())
+}
+
+fn shown(url: &str) -> Option<String> {
+    let (scheme, rest) = url.split_once("://")?;
+    let (authority, rest) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
+    let hosts = authority.rsplit_once('@').map_or(authority, |(_, hosts)| hosts);
+    let mut named = Vec::new();
+    let mut path = String::new();
+    // One URL for each host: several are no URL.
+    for host in hosts.split(',') {
+        let url = Url::parse(&format!("{scheme}://{host}{rest}")).ok()?;
+        let port = url.port().map(|port| format!(":{port}")).unwrap_or_default();
+        named.push(format!("{}{port}", url.host_str().filter(|host| !host.is_empty())?));
+        url.path().clone_into(&mut path);
+    }
+    Some(format!("{scheme}://{}{path}", named.join(",")))
 }
 
 #[cfg(test)]
@@ -98,6 +109,10 @@ mod tests {
     fn database_is_named_without_password() {
         let shown = without_password("postgres://me:secret@db.example:5433/hooks?password=secret");
         assert_eq!(shown, "postgres://db.example:5433/hooks");
-        assert!(!without_password("postgres:secret").contains("secret"));
+        let several = "postgres://me:a,b%40@one:5432,two,[::1]:7/hooks?target_session_attrs=any";
+        assert_eq!(without_password(several), "postgres://one:5432,two,[::1]:7/hooks");
+        for unclear in ["postgres:secret", "postgres://me:secret", "postgres:///secret", "secret"] {
+            assert_eq!(without_password(unclear), "the database in DATABASE_URL", "{unclear}");
+        }
     }
 }

@@ -67,6 +67,98 @@ async fn failover_to_a_standby_loses_and_repeats_nothing_although_the_old_primar
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn connection_past_a_pooler_follows_a_failover() {
+    let primary = block_in_place(PrivatePostgres::start);
+    let database = primary.fresh_database().await.rsplit('/').next().unwrap().to_owned();
+    let standby = block_in_place(|| primary.standby());
+    let url = format!("postgres://postgres@{},{}/{database}", standby.host(), primary.host());
+    let settings = [
+        ("DATABASE_URL", url.as_str()),
+        ("DATABASE_LISTEN_URL", url.as_str()),
+        ("DATABASE_PREPARED", "false"),
+    ];
+    // It migrates, which the standby that is named first would refuse.
+    let dir = crate::support::temporary::directory();
+    let mut server = Binary::start(dir.path(), &settings).await;
+    let (key, _) = server.first_keys().await;
+    let listens = async |at: &PrivatePostgres| {
+        let Ok(mut other) = PgConnection::connect(&at.url(&database)).await else { return false };
+        let sql = "SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'LISTEN %'";
+        sqlx::query_scalar::<_, i64>(sql).fetch_one(&mut other).await.unwrap() == 1
+    };
+    until("it listens to the primary", async || listens(&primary).await).await;
+    post(&server, &key, 5).await;
+    stored(&standby.url(&database), 5).await;
+    block_in_place(|| primary.stop());
+    block_in_place(|| standby.promote());
+    until("it listens to the new primary", async || listens(&standby).await).await;
+    post(&server, &key, 5).await;
+    stored(&standby.url(&database), 10).await;
+    let log = server.stop().await;
+    let hosts = format!("postgres://{},{}/{database}", standby.host(), primary.host());
+    assert!(log.iter().any(|line| line.contains(&hosts)), "{log:#?}");
+    let server = Binary::start(dir.path(), &settings).await;
+    post(&server, &key, 1).await;
+    stored(&standby.url(&database), 11).await;
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn log_has_neither_notices_nor_lines_of_the_source_of_postgresql() {
+    let server = block_in_place(PrivatePostgres::start);
+    server.execute("postgres", &["CREATE ROLE weak LOGIN", "CREATE DATABASE weak"]).await;
+    let no_right = server.url("weak").replace("postgres@", "weak@");
+    let refused = [(server.url("nowhere"), "does not exist"), (no_right, "permission denied")];
+    for (url, reason) in refused {
+        let dir = crate::support::temporary::directory();
+        let (_, log) = Binary::fail_to_start(dir.path(), &[("DATABASE_URL", &url)]).await;
+        let log = log.concat();
+        assert!(log.contains(reason) && !log.contains(" at line "), "{log}");
+    }
+
+    let (dir, url) = (crate::support::temporary::directory(), server.url("weak"));
+    let mut started = Binary::start(dir.path(), &[("DATABASE_URL", &url)]).await;
+    let (key, _) = started.first_keys().await;
+    let chatty = [
+        "CREATE FUNCTION chat() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+             RAISE NOTICE 'somebody chats'; RETURN NEW; END $$",
+        "CREATE TRIGGER chat BEFORE INSERT ON events FOR EACH ROW EXECUTE FUNCTION chat()",
+        "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+             RAISE EXCEPTION 'not this one'; END $$",
+        "CREATE TRIGGER refuse BEFORE INSERT ON events FOR EACH ROW
+             WHEN (NEW.account_id = 'poison') EXECUTE FUNCTION refuse()",
+        "CREATE FUNCTION fail() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+             RAISE EXCEPTION 'no endpoint now' USING ERRCODE = '42501'; END $$",
+        "CREATE TRIGGER fail BEFORE INSERT ON endpoints FOR EACH ROW EXECUTE FUNCTION fail()",
+    ];
+    server.execute("weak", &chatty).await;
+    post(&started, &key, 2).await;
+    let send = async |path: &str, body: &str| {
+        let request = client().request(Method::POST, format!("{}{path}", started.base_url));
+        answer(json(request.header("x-api-key", &key), body.to_owned())).await
+    };
+    send("/api/events", r#"{"type":"a","payload":1,"account_id":"poison"}"#).await.expect(202);
+    let failed = send("/api/endpoints", r#"{"url":"https://example.com/"}"#).await;
+    assert_eq!(failed.status, 503, "{}", failed.text);
+    stored(&url, 2).await;
+    let mut other = PgConnection::connect(&url).await.unwrap();
+    let mut detail = None;
+    until("the refused event is a dead letter", async || {
+        let sql = "SELECT detail FROM dead_letters";
+        detail = sqlx::query_scalar::<_, String>(sql).fetch_optional(&mut other).await.unwrap();
+        detail.is_some()
+    })
+    .await;
+    let detail = detail.unwrap();
+    assert!(detail.ends_with("not this one"), "{detail}");
+    let log = started.stop().await.concat();
+    assert!(log.contains("no endpoint now"), "{log}");
+    for noise in ["somebody chats", "NOTICE", " at line ", "pl_exec.c", "routine"] {
+        assert!(!log.contains(noise), "{noise}: {log}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn primary_that_takes_writes_again_is_used_again() {
     let server = block_in_place(PrivatePostgres::start);
     let url = server.fresh_database().await;

@@ -14,6 +14,7 @@ use sqlx::{ConnectOptions, Connection, Postgres};
 use tokio::time::timeout;
 
 use super::split::Pools;
+use crate::store::error::PlainError;
 use crate::store::{Result, error};
 
 /// Time between two looks at the host in use.
@@ -69,6 +70,14 @@ impl DatabaseHosts {
         self.candidates.len() > 1
     }
 
+    /// The options of the host that takes writes now. Looks for it where there are several.
+    pub(super) async fn found(&self) -> PgConnectOptions {
+        if self.are_several() {
+            drop(self.find().await);
+        }
+        self.current()
+    }
+
     /// Finds a host that takes writes, from the one in use on, and a connection to it.
     pub(super) async fn find(&self) -> Option<PgConnection> {
         let count = self.candidates.len();
@@ -94,7 +103,10 @@ impl DatabaseHosts {
                     return Some(connection);
                 }
                 Ok(Ok(None)) => tracing::debug!(host = options.get_host(), "takes no writes"),
-                Ok(Err(error)) => tracing::debug!(host = options.get_host(), %error, "no database"),
+                Ok(Err(error)) => {
+                    let error = PlainError(&error);
+                    tracing::debug!(host = options.get_host(), %error, "no database");
+                }
                 Err(_) => tracing::debug!(host = options.get_host(), "does not answer"),
             }
         }

@@ -52,7 +52,7 @@ pub(crate) struct PostgresEngine {
     watches: Arc<Watches>,
     pub(super) setup: SessionSetup,
     /// How the database is reached past a pooler of connections.
-    direct: Option<Box<PgConnectOptions>>,
+    direct: Option<Arc<DatabaseHosts>>,
 }
 
 /// The channel that the triggers on keys and organisations notify.
@@ -80,9 +80,9 @@ impl PostgresEngine {
             let sessions = |options: PgConnectOptions| {
                 options.application_name("hookgate").disable_statement_logging()
             };
-            Ok::<_, sqlx::Error>(DatabaseHosts::parse(url, sessions)?.current())
+            DatabaseHosts::parse(url, sessions).map(Arc::new)
         });
-        let direct = direct.transpose()?.map(Box::new);
+        let direct = direct.transpose()?;
         let (options, must_write) = (hosts.current(), hosts.must_write());
         let pool = |connections| {
             pool_options(connections, config.database_timeout, must_write, setup.clone())
@@ -195,11 +195,13 @@ impl PostgresEngine {
         self.pools.split
     }
 
-    /// Options of a connection whose session lasts; none where every connection leads to a pooler that gives out
-    /// transactions.
-    pub(crate) fn session_options(&self) -> Option<PgConnectOptions> {
-        let pooled = || self.pool.connect_options().as_ref().clone();
-        self.direct.as_deref().cloned().or_else(|| self.setup.is_prepared.then(pooled))
+    /// Options of a connection whose session lasts, to the host that takes writes; none where every connection leads to
+    /// a pooler that gives out transactions.
+    pub(crate) async fn session_options(&self) -> Option<PgConnectOptions> {
+        if let Some(direct) = &self.direct {
+            return Some(direct.found().await);
+        }
+        self.setup.is_prepared.then(|| self.pool.connect_options().as_ref().clone())
     }
 
     /// Closes every connection, waiting for calls in flight, after the watches.
@@ -214,8 +216,7 @@ impl PostgresEngine {
     /// Makes a connection, to find out whether that works.
     pub(crate) async fn reach(&self, config: &StoreConfig) -> Result<()> {
         if self.hosts.are_several() {
-            drop(self.hosts.find().await);
-            self.pools.connect_to(&self.hosts.current());
+            self.pools.connect_to(&self.hosts.found().await);
         }
         match self.pool.acquire().await {
             Ok(_) => Ok(()),
@@ -231,7 +232,7 @@ impl PostgresEngine {
     /// connection ends.
     pub(crate) async fn listen_for_changes(&self, wakes: &[Wake]) -> Result<()> {
         // A connection of its own, so that listening takes none from queries.
-        let Some(options) = self.session_options() else {
+        let Some(options) = self.session_options().await else {
             // A pooler hears nothing for a session that lasts; polling finds changes.
             return std::future::pending().await;
         };

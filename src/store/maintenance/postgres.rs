@@ -10,7 +10,7 @@ use crate::store::engine::{PgSession, PostgresEngine};
 use crate::store::{MigrationStatus, migrations};
 
 pub(super) async fn migrate_up(engine: &PostgresEngine) -> Result<usize, MigrateError> {
-    let Some(options) = engine.session_options() else {
+    let Some(options) = engine.session_options().await else {
         return migrate_up_in_one_transaction(engine).await;
     };
     let mut connection = migrating(&options).await.map_err(failed)?;
@@ -22,7 +22,7 @@ pub(super) async fn migrate_up(engine: &PostgresEngine) -> Result<usize, Migrate
 }
 
 pub(super) async fn migrate_down(engine: &PostgresEngine) -> Result<Option<i64>, MigrateError> {
-    let Some(options) = engine.session_options() else {
+    let Some(options) = engine.session_options().await else {
         return migrate_down_in_one_transaction(engine).await;
     };
     let mut connection = migrating(&options).await.map_err(failed)?;
