@@ -52,6 +52,12 @@ pub enum BackupError {
          and then back up the database by other means"
     )]
     NoDump,
+    /// The database is reached through a pooler that gives out transactions.
+    #[error(
+        "pg_dump would leave its settings in sessions of the connection pooler: set DATABASE_LISTEN_URL to the \
+         database past it, or use --journal-only and then back up the database by other means"
+    )]
+    Pooled,
     /// `pg_dump` failed.
     #[error("pg_dump failed: {0}")]
     Dump(String),
@@ -82,10 +88,14 @@ pub async fn back_up(
     journal_only: bool,
     now: Timestamp,
 ) -> Result<Backup, BackupError> {
+    let dumped = match &config.database_url {
+        Some(url) if !journal_only => Some(dump_url(config, url)?),
+        _ => None,
+    };
     prepare(dir)?;
     let extent = storage::back_up_journal(config, &dir.join("journal"))?;
     stored_mark::copy_file(&config.data_dir, dir).map_err(|source| failed(dir, source))?;
-    let database = match &config.database_url {
+    let database = match &dumped {
         _ if journal_only => None,
         None => Some(back_up_sqlite(config, dir).await?),
         Some(url) => Some(dump_postgres(url, dir).await?),
@@ -123,6 +133,28 @@ async fn back_up_sqlite(config: &StoreConfig, dir: &Path) -> Result<&'static str
     copied?;
     sync(&copy)?;
     Ok("hookgate.db")
+}
+
+/// Where the database is dumped from: past a pooler, in which a session of `pg_dump` would leave its settings.
+fn dump_url(config: &StoreConfig, url: &str) -> Result<String, BackupError> {
+    match config.database_listen_url.as_deref() {
+        Some(direct) => Ok(at_the_primary(direct)),
+        None if config.database_prepared => Ok(at_the_primary(url)),
+        None => Err(BackupError::Pooled),
+    }
+}
+
+/// The URL such that of several hosts the one that takes writes is dumped, as the server finds it. Another one may lack
+/// what the journal has given up.
+fn at_the_primary(url: &str) -> String {
+    let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
+    let authority = rest.find(['/', '?']).map_or(rest, |end| &rest[..end]);
+    let hosts = authority.rsplit_once('@').map_or(authority, |(_, hosts)| hosts);
+    if !hosts.contains(',') || url.contains("target_session_attrs=") {
+        return url.to_owned();
+    }
+    let separator = if rest.contains('?') { '&' } else { '?' };
+    format!("{url}{separator}target_session_attrs=read-write")
 }
 
 async fn dump_postgres(url: &str, dir: &Path) -> Result<&'static str, BackupError> {
@@ -174,6 +206,30 @@ fn failed(path: &Path, source: io::Error) -> BackupError {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn dump_is_made_past_a_pooler_and_of_the_primary() {
+        let url = |prepared: bool, listen: Option<&str>| {
+            let config = StoreConfig {
+                database_prepared: prepared,
+                database_listen_url: listen.map(str::to_owned),
+                ..StoreConfig::in_directory("unused")
+            };
+            dump_url(&config, "postgres://u:a,b@one,two/db")
+        };
+        let read_write = "target_session_attrs=read-write";
+        assert_eq!(url(true, None).unwrap(), format!("postgres://u:a,b@one,two/db?{read_write}"));
+        for prepared in [true, false] {
+            let direct = url(prepared, Some("postgres://three,four/db?sslmode=require"));
+            let expected = format!("postgres://three,four/db?sslmode=require&{read_write}");
+            assert_eq!(direct.unwrap(), expected);
+        }
+        let given = "postgres://one,two/db?target_session_attrs=any";
+        assert_eq!(url(false, Some(given)).unwrap(), given);
+        assert_eq!(url(true, Some("postgres://u:a,b@one/db")).unwrap(), "postgres://u:a,b@one/db");
+        let refused = url(false, None).unwrap_err().to_string();
+        assert!(refused.contains("DATABASE_LISTEN_URL") && refused.contains("--journal-only"));
+    }
 
     #[test]
     fn password_is_taken_out_of_the_url() {

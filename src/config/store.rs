@@ -24,8 +24,8 @@ pub struct StoreConfig {
     #[arg(long, env = "DATABASE_PREPARED", num_args = 0..=1, require_equals = true, default_value_t = true,
           default_missing_value = "true", value_name = "BOOL", action = clap::ArgAction::Set)]
     pub database_prepared: bool,
-    /// The same database past the pooler, to listen for changes and to migrate; unset: DATABASE_URL, or only polling
-    /// with DATABASE_PREPARED=false
+    /// The same database past the pooler, to listen for changes, to migrate and to back up; unset: DATABASE_URL, or only
+    /// polling with DATABASE_PREPARED=false
     #[arg(long, env = "DATABASE_LISTEN_URL", value_name = "URL", hide_env_values = true)]
     pub database_listen_url: Option<String>,
     /// A replica of the PostgreSQL database, for lists, look-ups and summaries, with as many connections as DATABASE_URL

@@ -5,7 +5,8 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
 
-use sqlx::{Connection, PgConnection};
+use sqlx::postgres::PgConnectOptions;
+use sqlx::{Connection, PgConnection, Row};
 use tempfile::TempDir;
 
 use super::postgres::fresh_database;
@@ -18,6 +19,8 @@ pub(crate) struct Bouncer {
     pub(crate) url: String,
     /// The database, past it.
     pub(crate) direct: String,
+    /// How many sessions it gives out.
+    connections: u32,
     _directory: TempDir,
 }
 
@@ -52,13 +55,30 @@ impl Bouncer {
         let url = format!("postgres://postgres@127.0.0.1:{port}/{database}");
         until("pgbouncer answers", async || {
             PgConnection::connect_with(
-                &url.parse::<sqlx::postgres::PgConnectOptions>().unwrap().extra_float_digits(None),
+                &url.parse::<PgConnectOptions>().unwrap().extra_float_digits(None),
             )
             .await
             .is_ok()
         })
         .await;
-        Self { child, url, direct: direct.clone(), _directory: directory }
+        Self { child, url, direct: direct.clone(), connections, _directory: directory }
+    }
+
+    /// The search path of each session that the pooler gives out.
+    pub(crate) async fn search_paths(&self) -> Vec<String> {
+        let options: PgConnectOptions = self.url.parse().unwrap();
+        let options = options.extra_float_digits(None);
+        let mut paths = Vec::new();
+        let mut held = Vec::new();
+        for _ in 0..self.connections {
+            let mut connection = PgConnection::connect_with(&options).await.unwrap();
+            let begin = "BEGIN; SELECT current_setting('search_path') AS path";
+            let rows = sqlx::raw_sql(begin).fetch_all(&mut connection).await.unwrap();
+            paths.extend(rows.iter().map(|row| row.get::<String, _>("path")));
+            // In a transaction, so that the next one gets another session.
+            held.push(connection);
+        }
+        paths
     }
 }
 
