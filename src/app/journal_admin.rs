@@ -10,7 +10,7 @@ use super::storage;
 use crate::config::StoreConfig;
 use crate::domain::Timestamp;
 use crate::ingest::{JournalReplay, ReplayCounts};
-use crate::journal::{JournalError, JournalExtent, Record, StoredRecords};
+use crate::journal::{JournalError, JournalExtent, JournalRecords, Record};
 use crate::runtime::Clock;
 use crate::store::{Store, StoreError};
 
@@ -68,7 +68,9 @@ pub struct ReplayReport {
     pub to: u64,
     /// Events that were looked at.
     pub events: u64,
-    /// Of these, events that the store lacked.
+    /// Of these, events that waited: accepted, and not stored yet when the server ended.
+    pub waiting: u64,
+    /// Of all, events that the store lacked.
     pub missing: u64,
     /// Deliveries that were planned for them.
     pub deliveries: u64,
@@ -78,7 +80,7 @@ pub struct ReplayReport {
     pub refused: u64,
     /// Records that are damaged or cannot be decoded.
     pub lost: u64,
-    /// Whether the store has every event of the journal now, so that a server starts on it.
+    /// Whether the store has every event of the journal now, so that a server starts on it, and none waits.
     pub complete: bool,
 }
 
@@ -90,8 +92,8 @@ pub fn status(config: &StoreConfig) -> Result<JournalExtent, JournalCommandError
     Ok(storage::journal_extent(config)?)
 }
 
-/// Stores the events that the journal has and the store lacks. Without `since` it begins with the first that the store
-/// may lack. `progress` is told the position after each step.
+/// Stores the events that the journal has and the store lacks, those that wait included. Without `since` it begins with
+/// the first that the store may lack. `progress` is told the position after each step.
 ///
 /// # Errors
 /// When a server works in the data directory, or the store or the journal cannot be used.
@@ -102,7 +104,7 @@ pub async fn replay(
     progress: impl FnMut(u64, u64),
 ) -> Result<ReplayReport, JournalCommandError> {
     // Before anything is created or migrated.
-    let extent = storage::stored_records(config, 0)?.extent();
+    let extent = storage::journal_records(config, 0)?.extent();
     let subsystems =
         if dry_run { admin::open_existing(config).await? } else { admin::open(config).await? };
     let store = subsystems.store;
@@ -113,56 +115,69 @@ pub async fn replay(
             Some(ReplaySince::Time(_)) => 0,
             None => mark.unwrap_or(0),
         };
-        let records = storage::stored_records(config, from)?;
+        let mut records = storage::journal_records(config, from)?;
         let time = match since {
             Some(ReplaySince::Time(time)) => Some(time),
             Some(ReplaySince::Position(_)) | None => None,
         };
         let clock = Clock::system();
-        let replay = JournalReplay::new(store.clone(), clock, time, dry_run);
-        let report = replay_records(replay, records, from, progress).await?;
-        finish(&store, extent, mark, time.is_some(), report).await
+        let waiting_from = extent.stored_below;
+        let replay = JournalReplay::new(store.clone(), clock, time, waiting_from, dry_run);
+        let replayed = replay_records(replay, &mut records, from, progress).await?;
+        finish(&store, &mut records, mark, time.is_some(), replayed).await
     };
     let replayed = replayed.await;
     store.close().await;
     replayed
 }
 
+/// A replay, before it is known what it means for the store.
+struct Replayed {
+    report: ReplayReport,
+    /// Of the records that are lost, those that waited.
+    lost_waiting: u64,
+}
+
 async fn replay_records(
     mut replay: JournalReplay,
-    mut records: StoredRecords,
+    records: &mut JournalRecords,
     from: u64,
     mut progress: impl FnMut(u64, u64),
-) -> Result<ReplayReport, JournalCommandError> {
+) -> Result<Replayed, JournalCommandError> {
     let extent = records.extent();
+    let from = from.min(extent.stored_below);
     let mut counts = ReplayCounts::default();
     let mut first = None;
     loop {
-        let step = next_step(&mut records, from)?;
+        let step = next_step(records, from)?;
         let Some(last) = step.last() else { break };
         let behind = last.seq.get() + 1;
         first = first.or_else(|| step.first().map(|record| record.seq.get()));
         replay.store(&step, &mut counts).await?;
         progress(behind, extent.stored_below);
     }
-    let ReplayCounts { events, missing, deliveries, of_unknown_orgs, refused, undecodable } =
+    let ReplayCounts { events, waiting, missing, deliveries, of_unknown_orgs, refused, .. } =
         counts;
-    Ok(ReplayReport {
+    let ReplayCounts { undecodable, undecodable_waiting, .. } = counts;
+    let lost = records.lost();
+    let report = ReplayReport {
         dry_run: replay.is_dry_run(),
         from: first.unwrap_or(extent.stored_below),
-        to: extent.stored_below,
+        to: records.end(),
         events,
+        waiting,
         missing,
         deliveries,
         of_unknown_orgs,
         refused,
-        lost: records.lost() + undecodable,
+        lost: lost.stored + lost.waiting + undecodable,
         complete: false,
-    })
+    };
+    Ok(Replayed { report, lost_waiting: lost.waiting + undecodable_waiting })
 }
 
 /// The next records from position `from` on; none at the end.
-fn next_step(records: &mut StoredRecords, from: u64) -> io::Result<Vec<Record>> {
+fn next_step(records: &mut JournalRecords, from: u64) -> io::Result<Vec<Record>> {
     let (mut step, mut bytes) = (Vec::new(), 0);
     while step.len() < RECORDS_PER_STEP && bytes < BYTES_PER_STEP {
         let Some(record) = records.next_record()? else { break };
@@ -174,20 +189,32 @@ fn next_step(records: &mut StoredRecords, from: u64) -> io::Result<Vec<Record>> 
     Ok(step)
 }
 
-/// Marks the store as complete if it is.
+/// Marks the store as complete if it is, and the records that waited as stored.
 async fn finish(
     store: &Store,
-    extent: JournalExtent,
+    records: &mut JournalRecords,
     mark: Option<u64>,
     by_time: bool,
-    report: ReplayReport,
+    Replayed { report, lost_waiting }: Replayed,
 ) -> Result<ReplayReport, JournalCommandError> {
+    let extent = records.extent();
     let has = mark.unwrap_or(1);
     let was_whole = has >= extent.stored_below;
     // What is older than a time was not looked at.
     let is_whole = report.from <= has && report.lost == 0 && !by_time;
-    if !report.dry_run && is_whole && !was_whole {
-        store.system().raise_journal_mark(extent.id, extent.stored_below).await?;
+    if report.dry_run {
+        return Ok(ReplayReport {
+            complete: was_whole && report.to <= extent.stored_below,
+            ..report
+        });
     }
-    Ok(ReplayReport { complete: was_whole || is_whole && !report.dry_run, ..report })
+    // A server sets aside what is damaged of the records that wait, so those are left to its start.
+    let complete = (was_whole || is_whole) && lost_waiting == 0;
+    if was_whole || is_whole {
+        let stored_below = if complete { report.to } else { extent.stored_below };
+        // The mark first: a checkpoint above it tells of an older store.
+        store.system().raise_journal_mark(extent.id, stored_below).await?;
+        records.confirm(stored_below)?;
+    }
+    Ok(ReplayReport { complete, ..report })
 }

@@ -14,7 +14,7 @@ use crate::journal::local::{
     self, FileSystem, JournalOptions, Opened, QUEUE_BYTES_MAX, RecoveryReport, SystemFiles,
 };
 use crate::journal::{
-    Journal, JournalError, JournalExtent, JournalMetrics, JournalReader, StoredRecords,
+    Journal, JournalError, JournalExtent, JournalMetrics, JournalReader, JournalRecords,
 };
 use crate::runtime::Clock;
 use crate::store::{MigrationStatus, Store, StoreError, StoreMetrics};
@@ -200,13 +200,13 @@ pub(super) fn journal_extent(config: &StoreConfig) -> Result<JournalExtent, Jour
     local::extent(&SystemFiles, &config.journal_dir())
 }
 
-/// Locks the journal in the data directory, to read its stored records from a position on.
-pub(super) fn stored_records(
+/// Locks the journal in the data directory, to read its records from a position on.
+pub(super) fn journal_records(
     config: &StoreConfig,
     from: u64,
-) -> Result<StoredRecords, JournalError> {
+) -> Result<JournalRecords, JournalError> {
     let fs: Arc<dyn FileSystem> = Arc::new(SystemFiles);
-    StoredRecords::open(&fs, &config.journal_dir(), from)
+    JournalRecords::open(&fs, &config.journal_dir(), from)
 }
 
 /// Copies the records that wait in the journal of the data directory to a new journal in `to`. A server may have it

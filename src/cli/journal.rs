@@ -13,10 +13,10 @@ use crate::app::journal_admin::{self, ReplayReport, ReplaySince};
 pub(super) enum JournalCommand {
     /// Show what the journal in DATA_DIR holds
     Status(Common),
-    /// Store what the journal still has and the database lacks; no server may run in DATA_DIR
+    /// Store what the journal has and the database lacks, with the events that wait there; no server may run in DATA_DIR
     Replay {
         /// Begin with the events accepted at this time, or with the one at this position; default: the first that the
-        /// database may lack
+        /// database may lack. Events that wait are stored in any case
         #[arg(long, value_name = "TIME|POSITION")]
         since: Option<ReplaySince>,
         /// Count, and store nothing
@@ -72,20 +72,32 @@ fn status_text(status: &Status) -> String {
 
 fn report_text(report: &ReplayReport) -> String {
     let ReplayReport {
-        from, to, events, missing, deliveries, of_unknown_orgs, refused, lost, ..
+        from,
+        to,
+        events,
+        waiting,
+        missing,
+        deliveries,
+        of_unknown_orgs,
+        refused,
+        ..
     } = report;
-    let ReplayReport { dry_run, complete, .. } = report;
+    let ReplayReport { dry_run, lost, complete, .. } = report;
     let what = if *dry_run { "missing" } else { "stored" };
     let next = match (dry_run, complete) {
-        (_, true) => "the database has every event of the journal",
+        (_, true) => "the database has every event of the journal, and none waits",
         (true, false) => "nothing was stored",
+        (false, false) if *lost > 0 => {
+            "the database lacks what is lost: start with `hookgate serve --accept-older-store`, which sets aside \
+             what is damaged, and keep DATA_DIR until then"
+        }
         (false, false) => {
-            "events from before are not in the journal any more, or were not asked for: start with \
-             `hookgate serve --accept-older-store`"
+            "events from before are not in the journal any more, or were not asked for: repeat without --since, or \
+             start with `hookgate serve --accept-older-store`"
         }
     };
     format!(
-        "positions {from} to {to}: {events} events, {missing} {what}, {deliveries} deliveries planned, \
+        "positions {from} to {to}: {events} events, {waiting} of them waited, {missing} {what}, {deliveries} deliveries planned, \
          {of_unknown_orgs} of unknown organisations, {refused} refused, {lost} lost\n{next}"
     )
 }

@@ -19,8 +19,10 @@ use crate::store::{EventBatch, Store, StoreError, plan_deliveries};
 pub struct JournalReplay {
     store: Store,
     clock: Clock,
-    /// Only events accepted at or after this time.
+    /// Of the records below `waiting_from`, only events accepted at or after this time.
     since: Option<Timestamp>,
+    /// The position of the first record that waits to be stored.
+    waiting_from: u64,
     /// Whether only to count.
     dry_run: bool,
     /// Ids of events with a `dedup_id` that were counted as missing: copies of them are not stored.
@@ -32,7 +34,9 @@ pub struct JournalReplay {
 pub struct ReplayCounts {
     /// Events that were looked at.
     pub events: u64,
-    /// Of these, events that the store lacked. They are stored now, unless only counted.
+    /// Of these, events that waited to be stored.
+    pub waiting: u64,
+    /// Of all, events that the store lacked. They are stored now, unless only counted.
     pub missing: u64,
     /// Deliveries that were planned for them.
     pub deliveries: u64,
@@ -42,12 +46,20 @@ pub struct ReplayCounts {
     pub refused: u64,
     /// Records that this version cannot decode, passed over.
     pub undecodable: u64,
+    /// Of these, records that waited to be stored.
+    pub undecodable_waiting: u64,
 }
 
 impl JournalReplay {
-    /// A replay of events accepted from `since` on, if given.
-    pub fn new(store: Store, clock: Clock, since: Option<Timestamp>, dry_run: bool) -> Self {
-        Self { store, clock, since, dry_run, counted: HashSet::new() }
+    /// A replay of events accepted from `since` on, if given, and of every record from position `waiting_from` on.
+    pub fn new(
+        store: Store,
+        clock: Clock,
+        since: Option<Timestamp>,
+        waiting_from: u64,
+        dry_run: bool,
+    ) -> Self {
+        Self { store, clock, since, waiting_from, dry_run, counted: HashSet::new() }
     }
 
     /// Whether it only counts.
@@ -66,16 +78,22 @@ impl JournalReplay {
     ) -> Result<(), StoreError> {
         let mut events = Vec::new();
         for journaled in records {
+            let waits = journaled.seq.get() >= self.waiting_from;
             match record::decode(&journaled.payload) {
-                Ok(decoded) => events.extend(decoded),
+                Ok(decoded) if waits => {
+                    counts.waiting += decoded.len() as u64;
+                    events.extend(decoded);
+                }
+                Ok(decoded) => {
+                    let since = self.since.unwrap_or(Timestamp::from_micros(0));
+                    events.extend(decoded.into_iter().filter(|event| event.received_at >= since));
+                }
                 Err(error) => {
                     tracing::warn!(seq = journaled.seq.get(), %error, "cannot decode a record, passing it over");
                     counts.undecodable += 1;
+                    counts.undecodable_waiting += u64::from(waits);
                 }
             }
-        }
-        if let Some(since) = self.since {
-            events.retain(|event| event.received_at >= since);
         }
         counts.events += events.len() as u64;
         self.keep_known_orgs(&mut events, counts).await?;

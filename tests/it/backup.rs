@@ -1,12 +1,14 @@
 //! Backups, databases that are older than the journal, and replays of the journal, with the real binary.
 
 mod point_in_time;
+mod waiting;
 
 use std::path::Path;
 use std::process::{Output, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use serde::Serialize;
 use serde_json::{Value, json};
 use sqlx::postgres::PgConnectOptions;
 use sqlx::sqlite::SqliteConnectOptions;
@@ -102,8 +104,8 @@ impl Database {
     }
 }
 
-async fn post(base_url: &str, key: &str, number: usize) -> Option<String> {
-    let event = json!({"type": "a", "payload": number}).to_string();
+async fn post(base_url: &str, key: &str, payload: impl Serialize) -> Option<String> {
+    let event = json!({"type": "a", "payload": payload}).to_string();
     let request = client().post(format!("{base_url}/api/events")).header("x-api-key", key);
     let request = request.header("content-type", "application/json").body(event);
     let answer = request.send().await.ok()?;

@@ -11,8 +11,8 @@ use super::JournalError;
 use super::checkpoint::CheckpointFile;
 use super::file_system::{FileSystem, read_full, write_all};
 use super::format::Checkpoint;
+use super::journal_records::{JournalExtent, extent};
 use super::listing::Listing;
-use super::stored_records::{JournalExtent, extent};
 
 /// Bytes copied in one call.
 const COPY_BYTES: usize = 1024 * 1024;

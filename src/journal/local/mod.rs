@@ -56,6 +56,7 @@ mod group_commit;
 mod handle;
 mod held_bytes;
 mod in_flight;
+mod journal_records;
 mod listing;
 mod quarantine;
 mod read_again;
@@ -69,7 +70,6 @@ mod segment_state;
 mod segment_summary;
 mod segments;
 mod shares;
-mod stored_records;
 #[cfg(test)]
 mod tests;
 mod writer;
@@ -88,9 +88,9 @@ use self::quarantine::Quarantine;
 
 pub use backup::back_up;
 pub use file_system::{DirHandle, DirLock, FileHandle, FileSystem, SystemFiles};
+pub use journal_records::{JournalExtent, JournalRecords, Lost, extent};
 pub use quarantine::{Damage, QuarantineContents, QuarantineEntry};
 pub use recovery::RecoveryReport;
-pub use stored_records::{JournalExtent, StoredRecords, extent};
 
 pub(super) use handle::LocalJournal;
 pub(super) use in_flight::LocalAck;

@@ -144,12 +144,10 @@ impl SegmentScan<'_> {
     /// `from`.
     fn resync(&mut self, frames: &Frames, seq: u64, at: u64, from: u64) -> io::Result<Resync> {
         let len = self.segment.bytes;
-        let most = seq + 1 + len.saturating_sub(from) / FRAME_HEADER_BYTES as u64;
-        let seqs = seq + 1..self.next_segment.unwrap_or(most).min(most + 1);
+        let seqs = seqs_behind(seq, from, len, self.next_segment);
         let sound = frames.find(from..len, &seqs)?;
         let synced_below = self.next_segment.unwrap_or(self.checkpoint.synced);
-        let was_synced =
-            seq < synced_below || Self::has_later_group(frames, seq, sound, len, &seqs)?;
+        let was_synced = seq < synced_below || has_later_group(frames, seq, sound, len, &seqs)?;
         match sound {
             Some((offset, header)) if was_synced => {
                 self.report_damage(at..offset, seq..header.seq)?;
@@ -172,26 +170,6 @@ impl SegmentScan<'_> {
         }
     }
 
-    /// Whether a record of a group that began after `seq` was written: the sync between them proves that `seq` was
-    /// sound once.
-    fn has_later_group(
-        frames: &Frames,
-        seq: u64,
-        first: Option<(u64, FrameHeader)>,
-        len: u64,
-        seqs: &Range<u64>,
-    ) -> io::Result<bool> {
-        let mut found = first;
-        while let Some((offset, header)) = found {
-            if header.group_first() > seq {
-                return Ok(true);
-            }
-            let behind = offset + header.frame_bytes() as u64;
-            found = frames.find(behind..len, &(header.seq + 1..seqs.end))?;
-        }
-        Ok(false)
-    }
-
     fn report_damage(&mut self, bytes: Range<u64>, seqs: Range<u64>) -> io::Result<()> {
         // Damage to acknowledged records costs nothing.
         if !seqs.is_empty() && seqs.end <= self.checkpoint.acked {
@@ -201,6 +179,32 @@ impl SegmentScan<'_> {
         self.report.damage.extend(self.quarantine.damage(&self.segment.name, file, bytes, seqs)?);
         Ok(())
     }
+}
+
+/// The seqs that records behind a bad one of `seq` may have, in the bytes `from..len`.
+pub(super) fn seqs_behind(seq: u64, from: u64, len: u64, next_segment: Option<u64>) -> Range<u64> {
+    let most = seq + 1 + len.saturating_sub(from) / FRAME_HEADER_BYTES as u64;
+    seq + 1..next_segment.unwrap_or(most).min(most + 1)
+}
+
+/// Whether a record of a group that began after `seq` was written: the sync between them proves that `seq` was sound
+/// once.
+pub(super) fn has_later_group(
+    frames: &Frames,
+    seq: u64,
+    first: Option<(u64, FrameHeader)>,
+    len: u64,
+    seqs: &Range<u64>,
+) -> io::Result<bool> {
+    let mut found = first;
+    while let Some((offset, header)) = found {
+        if header.group_first() > seq {
+            return Ok(true);
+        }
+        let behind = offset + header.frame_bytes() as u64;
+        found = frames.find(behind..len, &(header.seq + 1..seqs.end))?;
+    }
+    Ok(false)
 }
 
 /// Where the scan continues behind a bad record.

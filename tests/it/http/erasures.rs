@@ -23,7 +23,7 @@ async fn run_erasures(server: &Server) {
 /// Stores what waits in the journal, as `hookgate journal replay` does.
 async fn store_journal(server: &mut Server) -> ReplayCounts {
     let batch = server.reader.next_batch(1_000, 1 << 20).await.unwrap().unwrap();
-    let mut replay = JournalReplay::new(server.store.clone(), server.clock.clone(), None, false);
+    let mut replay = JournalReplay::new(server.store.clone(), server.clock.clone(), None, 1, false);
     let mut counts = ReplayCounts::default();
     let records = batch.records;
     let stored = async move {

@@ -17,7 +17,7 @@ use proptest::test_runner::{RngAlgorithm, TestRng};
 use super::sim_disk::SimDisk;
 use super::sim_faults::{Faults, NO_FAULTS};
 use super::*;
-use crate::journal::{Ack, AppendError, StoredRecords};
+use crate::journal::{Ack, AppendError, JournalRecords};
 
 #[derive(Clone, Debug)]
 enum Step {
@@ -190,23 +190,27 @@ async fn live(
     }
 }
 
-/// Checks the stored records that are still there: each is the one that was appended. Some may be missing, where a life
-/// did not keep them.
-fn check_stored(disk: &SimDisk, model: &Model) {
+/// Checks the records that are still there, as a command reads them: each is the one that was appended. Some of the
+/// stored ones may be missing, where a life did not keep them, and none of those that wait.
+fn check_records(disk: &SimDisk, model: &Model) {
     let fs: Arc<dyn FileSystem> = Arc::new(disk.clone());
     // Without a checkpoint nothing is known to be stored.
-    let Ok(mut stored) = StoredRecords::open(&fs, Path::new(DIR), 0) else { return };
+    let Ok(mut records) = JournalRecords::open(&fs, Path::new(DIR), 0) else { return };
+    let stored_below = records.extent().stored_below;
     let mut last = 0;
-    while let Some(record) = stored.next_record().unwrap() {
-        assert!(record.seq.get() > last && record.seq.get() < stored.extent().stored_below);
-        last = record.seq.get();
+    while let Some(record) = records.next_record().unwrap() {
+        let seq = record.seq.get();
+        assert!(seq > last && (seq <= stored_below || seq == last + 1), "{seq} after {last}");
+        last = seq;
         model.check_record(&record);
     }
+    assert_eq!(records.lost().waiting, 0);
+    assert!(records.end() > model.returned, "{} of {}", records.end(), model.returned);
 }
 
 /// Opens the journal and checks the recovered records against the model.
 fn check(disk: &SimDisk, model: &mut Model) {
-    check_stored(disk, model);
+    check_records(disk, model);
     let (journal, mut reader, recovery) = open(disk);
     assert_eq!(recovery.damage, []);
     assert_eq!(recovery.unknown_files, Vec::<PathBuf>::new());

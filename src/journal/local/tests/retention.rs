@@ -7,8 +7,8 @@ use futures_util::future::join_all;
 use super::sim_faults::{Faults, NO_FAULTS};
 use super::*;
 use crate::domain::Timestamp;
-use crate::journal::local::{back_up, extent};
-use crate::journal::{AppendError, StoredRecords};
+use crate::journal::local::{Lost, back_up, extent};
+use crate::journal::{AppendError, JournalRecords};
 
 const HOUR: Duration = Duration::from_hours(1);
 
@@ -152,28 +152,57 @@ fn disk_without_space_for_a_segment_gets_that_of_a_kept_one() {
 }
 
 #[test]
-fn stored_records_are_read_again_in_order_and_past_damage() {
+fn records_are_read_by_a_command_in_order_and_past_damage() {
     let (disk, clock) = (SimDisk::default(), clock());
     let (journal, mut reader, _) = try_open(&disk, &keeping(64, &clock)).unwrap();
     block_on(store(&journal, &mut reader, 9));
-    // One that waits is left to the next start.
     block_on(journal.append(&[7; 450], 1)).unwrap();
     until("all but the open one are kept", || kept(&disk) == 4);
     drop((journal, reader));
     let fs: Arc<dyn FileSystem> = Arc::new(disk.clone());
     let read = |from| {
-        let mut stored = StoredRecords::open(&fs, Path::new(DIR), from).unwrap();
+        let mut records = JournalRecords::open(&fs, Path::new(DIR), from).unwrap();
+        assert_eq!(records.extent().stored_below, 10);
         let mut seqs = Vec::new();
-        while let Some(record) = stored.next_record().unwrap() {
+        while let Some(record) = records.next_record().unwrap() {
             seqs.push(record.seq.get());
         }
-        (seqs, stored.lost())
+        assert_eq!(records.end(), 11);
+        let Lost { stored, waiting } = records.lost();
+        (seqs, stored, waiting)
     };
-    assert_eq!(read(0), ((1..=9).collect(), 0));
-    assert_eq!(read(6), ((5..=9).collect(), 0), "from the segment with it");
+    assert_eq!(read(0), ((1..=10).collect(), 0, 0));
+    assert_eq!(read(6), ((5..=10).collect(), 0, 0), "from the segment with it");
+    assert_eq!(read(99), ((9..=10).collect(), 0, 0), "what waits is read in any case");
     let (path, _) = disk.files(".kept").remove(1);
     disk.flip(&path, usize::try_from(SEGMENT_HEADER_BYTES).unwrap() + 40);
-    assert_eq!(read(0), (vec![1, 2, 4, 5, 6, 7, 8, 9], 1));
+    assert_eq!(read(0), (vec![1, 2, 4, 5, 6, 7, 8, 9, 10], 1, 0));
+    // The one that waits is the second of the open segment.
+    let (path, _) = disk.files(".segment").remove(0);
+    disk.flip(&path, usize::try_from(SEGMENT_HEADER_BYTES).unwrap() + 500 + 40);
+    assert_eq!(read(0), (vec![1, 2, 4, 5, 6, 7, 8, 9], 1, 1));
+}
+
+#[test]
+fn records_that_a_command_has_stored_wait_no_longer() {
+    let disk = SimDisk::default();
+    let (journal, mut reader, _) = open(&disk);
+    block_on(store(&journal, &mut reader, 5));
+    for _ in 0..4 {
+        block_on(journal.append(&[7; 450], 1)).unwrap();
+    }
+    drop((journal, reader));
+    let fs: Arc<dyn FileSystem> = Arc::new(disk.clone());
+    let mut records = JournalRecords::open(&fs, Path::new(DIR), 0).unwrap();
+    while records.next_record().unwrap().is_some() {}
+    let end = records.end();
+    records.confirm(end).unwrap();
+    drop(records);
+    assert_eq!(extent(&disk, Path::new(DIR)).unwrap().stored_below, 10);
+    let (journal, mut reader, recovery) = open(&disk);
+    assert_eq!((recovery.records, recovery.damage), (0, vec![]));
+    assert_eq!(block_on(journal.append(&[7; 450], 1)).unwrap().get(), 10);
+    assert_eq!(block_on(read(&mut reader, 1)).records[0].seq.get(), 10);
 }
 
 #[test]

@@ -1,0 +1,183 @@
+//! Events that wait in the journal of a server that is gone: a replay of its data directory stores them.
+
+use std::fs;
+use std::path::Path;
+
+use serde_json::Value;
+use sqlx::postgres::PgConnectOptions;
+use sqlx::sqlite::SqliteConnectOptions;
+use sqlx::{ConnectOptions, PgConnection, SqliteConnection, raw_sql};
+
+use super::{Database, post, post_all, run, run_json, stored};
+use crate::support::binary::Binary;
+
+/// Somebody who lets nobody write to the events. Dropping it lets them.
+enum Lock {
+    Sqlite { _connection: SqliteConnection },
+    Postgres { _connection: PgConnection },
+}
+
+impl Lock {
+    async fn take(database: &Database, data_dir: &Path) -> Self {
+        match database {
+            Database::Sqlite => {
+                let file = SqliteConnectOptions::new().filename(data_dir.join("hookgate.db"));
+                let mut connection = file.connect().await.unwrap();
+                raw_sql("BEGIN IMMEDIATE").execute(&mut connection).await.unwrap();
+                Self::Sqlite { _connection: connection }
+            }
+            Database::Postgres(url) => {
+                let options: PgConnectOptions = url.parse().unwrap();
+                let mut connection = options.connect().await.unwrap();
+                let sql = "BEGIN; LOCK TABLE events IN ACCESS EXCLUSIVE MODE";
+                raw_sql(sql).execute(&mut connection).await.unwrap();
+                Self::Postgres { _connection: connection }
+            }
+        }
+    }
+}
+
+/// Runs a server that stores five events and stops with others in its journal. Returns the ids of all.
+async fn stop_with_a_backlog(database: &Database, data_dir: &Path, waiting: usize) -> Vec<String> {
+    let settings = [database.settings(), vec![("SHUTDOWN_TIMEOUT", "1s")]].concat();
+    let mut server = Binary::start(data_dir, &settings).await;
+    let (key, _) = server.first_keys().await;
+    let mut ids = post_all(&server, &key, 5).await;
+    stored(database, data_dir, 5).await;
+    let lock = Lock::take(database, data_dir).await;
+    ids.extend(post_waiting(&server, &key, waiting).await);
+    // It ends by itself.
+    server.stop().await;
+    drop(lock);
+    assert_eq!(database.events(data_dir).await.len(), 5);
+    ids.sort_unstable();
+    ids
+}
+
+/// Posts events with the payloads `number 0` and so on, each in a group of its own.
+async fn post_waiting(server: &Binary, key: &str, count: usize) -> Vec<String> {
+    let mut ids = Vec::new();
+    for number in 0..count {
+        ids.push(post(&server.base_url, key, format!("number {number}")).await.unwrap());
+    }
+    ids
+}
+
+fn counts(report: &Value) -> (Option<u64>, Option<u64>, Option<bool>) {
+    (report["waiting"].as_u64(), report["missing"].as_u64(), report["complete"].as_bool())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn replay_of_a_removed_server_stores_what_waits_on_sqlite() {
+    replay_stores_what_waits(Database::Sqlite).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn replay_of_a_removed_server_stores_what_waits_on_postgresql() {
+    replay_stores_what_waits(Database::postgres().await).await;
+}
+
+async fn replay_stores_what_waits(database: Database) {
+    let data = crate::support::temporary::directory();
+    let ids = stop_with_a_backlog(&database, data.path(), 7).await;
+    let replay = ["journal", "replay"];
+    let counted = run_json(data.path(), &database, &[&replay[..], &["--dry-run"]].concat()).await;
+    assert_eq!(counts(&counted), (Some(7), Some(7), Some(false)), "{counted}");
+    assert_eq!(database.events(data.path()).await.len(), 5, "nothing was stored");
+    // A time chooses among what was stored; what waits is stored in any case.
+    let since = ["--since", "2999-01-01T00:00:00Z"];
+    let replayed = run_json(data.path(), &database, &[&replay[..], &since].concat()).await;
+    assert_eq!(counts(&replayed), (Some(7), Some(7), Some(true)), "{replayed}");
+    assert_eq!(database.events(data.path()).await, ids);
+    let again = run_json(data.path(), &database, &replay).await;
+    assert_eq!(counts(&again), (Some(0), Some(0), Some(true)), "{again}");
+
+    let mut server = Binary::start(data.path(), &database.settings()).await;
+    let (key, _) = server.first_keys().await;
+    post_all(&server, &key, 1).await;
+    stored(&database, data.path(), ids.len() + 1).await;
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn replay_with_damage_among_what_waits_is_not_complete() {
+    let data = crate::support::temporary::directory();
+    let ids = stop_with_a_backlog(&Database::Sqlite, data.path(), 3).await;
+    damage(&data.path().join("journal"), "number 1");
+
+    let replayed = run(data.path(), &Database::Sqlite, &["journal", "replay"]).await;
+    let said = String::from_utf8_lossy(&replayed.stdout).into_owned();
+    assert!(said.contains("1 lost") && said.contains("keep DATA_DIR"), "{said}");
+    assert_eq!(Database::Sqlite.events(data.path()).await.len(), ids.len() - 1);
+    // The start sets it aside.
+    let mut server = Binary::start(data.path(), &[]).await;
+    let (key, _) = server.first_keys().await;
+    post_all(&server, &key, 1).await;
+    stored(&Database::Sqlite, data.path(), ids.len()).await;
+    server.stop().await;
+    let replayed = run_json(data.path(), &Database::Sqlite, &["journal", "replay"]).await;
+    assert_eq!(replayed["complete"], true, "{replayed}");
+}
+
+/// Changes a byte of the journal's only record with this text.
+fn damage(journal: &Path, text: &str) {
+    for entry in fs::read_dir(journal).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_none_or(|name| name != "segment") {
+            continue;
+        }
+        let mut bytes = fs::read(&path).unwrap();
+        if let Some(at) = bytes.windows(text.len()).position(|some| some == text.as_bytes()) {
+            bytes[at] ^= 1;
+            fs::write(&path, bytes).unwrap();
+            return;
+        }
+    }
+    panic!("no record has {text}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn backup_of_the_journal_alone_has_what_waits_on_sqlite() {
+    journal_alone(Database::Sqlite).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn backup_of_the_journal_alone_has_what_waits_on_postgresql() {
+    journal_alone(Database::postgres().await).await;
+}
+
+async fn journal_alone(database: Database) {
+    let (data, backups) =
+        (crate::support::temporary::directory(), crate::support::temporary::directory());
+    let mut server = Binary::start(data.path(), &database.settings()).await;
+    let (key, _) = server.first_keys().await;
+    let mut ids = post_all(&server, &key, 5).await;
+    stored(&database, data.path(), 5).await;
+    let lock = Lock::take(&database, data.path()).await;
+    ids.extend(post_waiting(&server, &key, 4).await);
+    let backup = backups.path().join("backup");
+    let arguments = ["backup", backup.to_str().unwrap(), "--journal-only"];
+    let made = run_json(data.path(), &database, &arguments).await;
+    assert_eq!(made["database"], Value::Null, "{made}");
+    let mut names: Vec<_> = fs::read_dir(&backup)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    names.sort_unstable();
+    assert_eq!(names, ["backup.json", "journal", "marked"]);
+    server.kill().await;
+    drop(lock);
+
+    // The copy of the database that is left to whoever makes the backup.
+    if let Database::Sqlite = database {
+        for name in ["hookgate.db", "hookgate.db-wal"] {
+            fs::copy(data.path().join(name), backup.join(name)).unwrap();
+        }
+    }
+    assert_eq!(database.events(&backup).await.len(), 5);
+    let server = Binary::start(&backup, &database.settings()).await;
+    stored(&database, &backup, ids.len()).await;
+    server.stop().await;
+    ids.sort_unstable();
+    assert_eq!(database.events(&backup).await, ids);
+}
