@@ -8,7 +8,8 @@ use super::stream_limits::StreamsExhausted;
 use crate::api::Refusal;
 use crate::auth::{AuthError, IssueError};
 use crate::domain::{
-    EventId, KeyRotationRefusal, Scopes, SecretRotationRefusal, SettleStatus, Violation,
+    EventId, KeyRotationRefusal, NewEventLimits, Scopes, SecretRotationRefusal, SettleStatus,
+    Violation,
 };
 use crate::ingest::AcceptError;
 use crate::limit::{Bucket, RateLimitState};
@@ -176,6 +177,17 @@ impl ApiError {
     /// A fault of the program or the machine.
     pub(super) fn internal(cause: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
         Self::Internal(cause.into())
+    }
+
+    /// Names the limit of a payload beside that of the body, if that is too large.
+    pub(super) fn naming_payload_limit(self, limits: &NewEventLimits) -> Self {
+        match self {
+            Self::TooLarge { bytes_max, .. } => Self::EventTooLarge {
+                payload_bytes_max: limits.payload_bytes_max,
+                body_bytes_max: bytes_max,
+            },
+            other => other,
+        }
     }
 }
 

@@ -71,7 +71,13 @@ pub(super) async fn once(
     let looking = ReadPermit::take(app, &caller).await?;
     let (mut head, body) = request.into_parts();
     let (owner, bytes_max) = (Owner::of(&caller), body_bytes_max(app, &head));
-    let body = body::read_beside(app, owner, &head.headers, body, bytes_max).await?;
+    let body = body::read_beside(app, owner, &head.headers, body, bytes_max).await;
+    let body = body.map_err(|error| match head.uri.path() {
+        paths::BATCHES => {
+            error.naming_payload_limit(&app.settings().new_event_limits(&caller.limits))
+        }
+        _ => error,
+    })?;
     let digest = digest(&head, &body);
     let at = app.subsystems().clock.now();
     let (key, org) = (caller.key_id, caller.role.org_id());

@@ -64,7 +64,7 @@ pub(in crate::http) async fn post_one(
     let limits = app.settings().new_event_limits(&tenant.principal.limits);
     let bytes_max = Settings::event_body_bytes_max(&limits);
     let body = body::read(&app, Owner::Org(tenant.org_id), request, bytes_max).await;
-    let body = body.map_err(|error| name_limits(error, &limits))?;
+    let body = body.map_err(|error| error.naming_payload_limit(&limits))?;
     rate_limit::take_bytes(&app, &tenant, &body)?;
     if body.len() > ACCEPTED_HERE_BYTES_MAX {
         let threads = app.background.clone();
@@ -171,7 +171,7 @@ pub(in crate::http) async fn post_batch(
     let limits = app.settings().new_event_limits(&tenant.principal.limits);
     let bytes_max = app.settings().batch_bytes_max;
     let body = body::read(&app, Owner::Org(tenant.org_id), request, bytes_max).await;
-    let body = body.map_err(|error| name_limits(error, &limits))?;
+    let body = body.map_err(|error| error.naming_payload_limit(&limits))?;
     rate_limit::take_bytes(&app, &tenant, &body)?;
     if body.len() <= PARSED_HERE_BYTES_MAX {
         let (new_events, quota) = parse_and_take(&app, &tenant, parse, &body)?;
@@ -283,17 +283,6 @@ fn refuse_event(app: &AppState, limits: &NewEventLimits, error: NewEventError) -
         };
     }
     refusal
-}
-
-/// Names the limit of a payload beside that of the body, which is too large.
-fn name_limits(error: ApiError, limits: &NewEventLimits) -> ApiError {
-    match error {
-        ApiError::TooLarge { bytes_max, .. } => ApiError::EventTooLarge {
-            payload_bytes_max: limits.payload_bytes_max,
-            body_bytes_max: bytes_max,
-        },
-        other => other,
-    }
 }
 
 fn refuse(app: &AppState, error: NewEventError) -> ApiError {

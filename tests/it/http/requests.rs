@@ -114,6 +114,11 @@ async fn request_that_is_too_large_is_told_both_limits() {
     let problem = answer.expect_problem(413, "payload_too_large");
     let expected = "a payload may have at most 1000 bytes, and the body 5242880";
     assert_eq!(problem["detail"], expected);
+    let batch = " ".repeat(5 * 1024 * 1024 + 1);
+    let request = server.request(Method::POST, "/api/events/batch", &tenant.key);
+    let request = request.header("idempotency-key", "k");
+    let answer = server::answer(server::json(request, batch)).await;
+    assert_eq!(answer.expect_problem(413, "payload_too_large")["detail"], expected);
 }
 
 #[tokio::test]
