@@ -1,10 +1,12 @@
 //! `Idempotency-Key`: a `POST` that is sent again runs once, and gets the answer that it had for a day.
 //!
 //! This is for every `POST` but those of single events, whose key is their dedup id. An answer that holds a key or a
-//! secret is not kept; its repeat learns what was created. A request that was refused may be sent again.
+//! secret is not kept; its repeat learns what was created. A request that was refused may be sent again. A request goes
+//! on, and its answer is kept, also when its client is told that it took too long ([`super::settling`]).
 //!
 //! **Invariant:** a kept answer is given to the API key alone that asked first, so no scope is widened.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
@@ -13,6 +15,7 @@ use axum::http::header::{CONTENT_ENCODING, CONTENT_LENGTH, LOCATION};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use axum::response::{IntoResponse, Response};
+use futures_util::future::BoxFuture;
 use http_body_util::BodyExt;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
@@ -24,8 +27,8 @@ use super::request_context::RequestContext;
 use super::respond::HoldsSecret;
 use super::state::AppState;
 use super::{body, extract, paths, respond};
-use crate::domain::IdempotencyKey;
-use crate::store::{IdempotencyClaim, KeptAnswer, NamedRequest};
+use crate::domain::{ApiKeyId, IdempotencyKey, OrgId, Timestamp};
+use crate::store::{IdempotencyClaim, KeptAnswer, NamedRequest, Store};
 use crate::telemetry::LineLimit;
 
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
@@ -60,7 +63,7 @@ pub(super) async fn once(
     app: &AppState,
     request: Request,
     context: &RequestContext,
-    run: impl AsyncFnOnce(Request) -> Response,
+    run: impl FnOnce(Request) -> BoxFuture<'static, Response> + Send + 'static,
 ) -> Result<Response, ApiError> {
     let Some(name) = key(request.headers())? else { return Ok(run(request).await) };
     let caller = extract::caller(request.headers(), app, context.peer).await?;
@@ -81,18 +84,26 @@ pub(super) async fn once(
     let digest = digest(&head, &body);
     let at = app.subsystems().clock.now();
     let (key, org) = (caller.key_id, caller.role.org_id());
-    let named = NamedRequest { key, org, name: &name, digest: &digest, at };
+    let claimed = Claimed { key, org, name, digest, at };
     let abandoned_after = ABANDONED_AFTER.max(2 * app.settings().request_timeout);
     let store = &app.subsystems().store;
-    let claim = store.claim_idempotency_key(named, abandoned_after).await?;
+    let claim = store.claim_idempotency_key(claimed.named(), abandoned_after).await?;
     drop(looking);
     match claim {
         IdempotencyClaim::New => {
             // It was decoded, and is whole.
             head.headers.remove(CONTENT_ENCODING);
             head.headers.insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
-            let response = run(Request::from_parts(head, Body::from(body.bytes()))).await;
-            settle(app, named, response).await
+            let request = Request::from_parts(head, Body::from(body.bytes()));
+            let settled = {
+                let app = app.clone();
+                async move {
+                    let response = run(request).await;
+                    drop(body);
+                    settle(&app, claimed, response).await
+                }
+            };
+            app.settling().outlive(settled).await
         }
         IdempotencyClaim::Answered(answer) => repeated(answer),
         IdempotencyClaim::InProgress => Err(ApiError::IdempotencyInProgress),
@@ -118,17 +129,63 @@ fn digest(head: &Parts, body: &[u8]) -> [u8; 32] {
     hash.finalize().into()
 }
 
-/// Keeps the answer to a request that was not refused.
+/// A request that is this server's to run.
+struct Claimed {
+    key: ApiKeyId,
+    org: Option<OrgId>,
+    name: IdempotencyKey,
+    digest: [u8; 32],
+    at: Timestamp,
+}
+
+impl Claimed {
+    fn named(&self) -> NamedRequest<'_> {
+        let Self { key, org, name, digest, at } = self;
+        NamedRequest { key: *key, org: *org, name, digest, at: *at }
+    }
+
+    /// Keeps the answer, or gives the claim up without one.
+    async fn settle(&self, store: &Store, answer: Option<&KeptAnswer>) -> crate::store::Result<()> {
+        match answer {
+            Some(answer) => store.settle_idempotency_key(self.named(), answer).await,
+            None => store.release_idempotency_key(self.named()).await,
+        }
+    }
+}
+
+/// Keeps the answer to a request that was not refused. What the store does not take now is offered again in the
+/// background: the request has run all the same, and its answer does not wait.
 async fn settle(
     app: &AppState,
-    named: NamedRequest<'_>,
+    claimed: Claimed,
     response: Response,
 ) -> Result<Response, ApiError> {
-    let store = &app.subsystems().store;
-    if !response.status().is_success() {
-        log_failure(store.release_idempotency_key(named).await);
-        return Ok(response);
+    let (response, answer) = if response.status().is_success() {
+        let (response, answer) = kept_answer(response).await?;
+        (response, Some(answer))
+    } else {
+        (response, None)
+    };
+    let store = app.subsystems().store.clone();
+    if let Err(error) = claimed.settle(&store, answer.as_ref()).await {
+        tracing::debug!(%error, "cannot keep the answer to a request with an Idempotency-Key yet");
+        let kept = Arc::new((claimed, store, answer));
+        let offer = move || {
+            let kept = Arc::clone(&kept);
+            async move {
+                let (claimed, store, answer) = &*kept;
+                claimed.settle(store, answer.as_ref()).await
+            }
+        };
+        if !app.settling().offer_again(offer, log_failure) {
+            log_failure(Err(error));
+        }
     }
+    Ok(response)
+}
+
+/// What repeats get of an answer.
+async fn kept_answer(response: Response) -> Result<(Response, KeptAnswer), ApiError> {
     let (head, body) = response.into_parts();
     let body = body.collect().await.map_err(ApiError::internal)?.to_bytes();
     let location = head.headers.get(LOCATION).and_then(|value| value.to_str().ok());
@@ -139,8 +196,7 @@ async fn settle(
         object: object(&body),
         body: is_kept.then(|| body.to_vec()),
     };
-    log_failure(store.settle_idempotency_key(named, &answer).await);
-    Ok(Response::from_parts(head, Body::from(body)))
+    Ok((Response::from_parts(head, Body::from(body)), answer))
 }
 
 /// Answers that could not be kept.
@@ -151,7 +207,10 @@ fn log_failure(result: crate::store::Result<()>) {
     if let Err(error) = result
         && let Some(unlogged) = UNKEPT_ANSWERS.due(())
     {
-        tracing::warn!(%error, unlogged, "cannot keep the answer to a request with an Idempotency-Key");
+        tracing::warn!(
+            %error, unlogged,
+            "cannot keep the answer to a request with an Idempotency-Key; its repeat may run again"
+        );
     }
 }
 

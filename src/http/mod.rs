@@ -72,6 +72,7 @@ mod routes;
 mod scrapes;
 mod server;
 mod server_span;
+mod settling;
 mod state;
 mod static_answer;
 mod stream_caller;

@@ -12,6 +12,7 @@ use super::inbox_limit::InboxLimits;
 use super::metrics::ApiMetrics;
 use super::pipeline_health::{OldestDue, PipelineHealth};
 use super::scrapes::Scrapes;
+use super::settling::Settling;
 use super::stream_limits::StreamLimits;
 use crate::analytics::SummaryCache;
 use crate::api::{Refusal, Subsystems};
@@ -112,6 +113,7 @@ struct Shared {
     answers: ByteBudget,
     streams: StreamLimits,
     inbox_limits: InboxLimits,
+    settling: Settling,
     summaries: SummaryCache,
     started: Stopwatch,
     last_ping: Mutex<Option<(Stopwatch, bool)>>,
@@ -144,6 +146,7 @@ impl AppState {
             answers: ByteBudget::new(config.answers_in_flight_bytes(), answers),
             streams: StreamLimits::new(streams_max as usize, streams_per_org, streams_open),
             inbox_limits: InboxLimits::new(general),
+            settling: Settling::new(parts.shutdown.clone()),
             summaries: SummaryCache::new(parts.subsystems.clock.clone()),
             parts,
             reads,
@@ -228,6 +231,11 @@ impl AppState {
     /// The consumers of inboxes; `None` without a server.
     pub(super) fn inboxes(&self) -> Option<&Inboxes> {
         Some(self.subsystems().server.as_ref()?.delivery.inboxes())
+    }
+
+    /// Requests with an idempotency key that run to their end.
+    pub(super) fn settling(&self) -> &Settling {
+        &self.0.settling
     }
 
     /// Summaries of accounts that were read lately.

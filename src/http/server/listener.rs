@@ -75,17 +75,21 @@ pub async fn serve(
         tokio::select! {
             ended = connections.join_next() => match ended {
                 Some(ended) => report(ended),
-                None => return Ok(()),
+                None => break,
             },
             _ = ticks.tick() => deadlines.sweep(),
             () = shutdown.forced() => break,
         }
     }
-    tracing::warn!(
-        connections = connections.len(),
-        "hard stop: closing connections with requests in flight"
-    );
-    connections.shutdown().await;
+    if !connections.is_empty() {
+        tracing::warn!(
+            connections = connections.len(),
+            "hard stop: closing connections with requests in flight"
+        );
+        connections.shutdown().await;
+    }
+    // The hard stop ends these, too.
+    api.settled().await;
     Ok(())
 }
 

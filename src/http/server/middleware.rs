@@ -20,6 +20,7 @@ use axum::http::header::{
 use axum::http::{HeaderMap, HeaderValue, Method, Version};
 use axum::response::{IntoResponse, Response};
 use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
 use hyper::body::Incoming;
 use hyper::service::Service;
 use hyper_util::service::TowerToHyperService;
@@ -65,6 +66,11 @@ impl Api {
     /// Open connections, for the listener to count.
     pub(super) fn connections_open(&self) -> &Gauge {
         &self.app.metrics.http.hookgate_connections_open
+    }
+
+    /// Resolves once requests with an idempotency key have ended, when no more arrive.
+    pub(super) async fn settled(&self) {
+        self.app.settling().ended().await;
     }
 
     /// The API's settings.
@@ -154,7 +160,9 @@ impl Api {
         request.extensions_mut().insert(owner.clone());
         // Boxed, so that the future of a single event does not grow to the size of the router's.
         let response = if idempotency::applies(&request) {
-            let run = async |request| self.route(request).await;
+            let api = self.clone();
+            let run =
+                |request| -> BoxFuture<'_, _> { Box::pin(async move { api.route(request).await }) };
             let once = Box::pin(idempotency::once(&self.app, request, &context, run));
             once.await.unwrap_or_else(IntoResponse::into_response)
         } else {

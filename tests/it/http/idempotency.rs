@@ -8,6 +8,7 @@ use sqlx::ConnectOptions;
 use sqlx::sqlite::SqliteConnectOptions;
 
 use crate::support::server::{self, Answer, Server, Tenant};
+use crate::support::wait::until;
 
 fn text(value: &Value) -> &str {
     value.as_str().unwrap()
@@ -151,6 +152,27 @@ async fn request_that_is_running_is_not_run_again_until_it_is_given_up() {
     batch().await.expect(202);
     batch().await.expect(202);
     assert_eq!(server.metrics.http.events_ingested_total.get(), 4);
+}
+
+#[tokio::test]
+async fn answer_that_the_store_does_not_take_at_once_is_kept_once_it_does() {
+    let server = Server::start().await;
+    let tenant = server.tenant("acme").await;
+    let batch = async || post(&server, &tenant.key, "/api/events/batch", "k", BATCH).await;
+    let refusal = "CREATE TRIGGER no_answer BEFORE UPDATE ON idempotency_keys
+                   WHEN NEW.status IS NOT NULL BEGIN SELECT RAISE(ABORT, 'away'); END";
+    server.execute(refusal).await;
+    let first = batch().await;
+    first.expect(202);
+    batch().await.expect_problem(409, "idempotency_in_progress");
+    server.execute("DROP TRIGGER no_answer").await;
+    until("the answer is kept", async || batch().await.status == 202).await;
+    // Also once a claim without an answer would have been taken over.
+    server.clock.advance(Duration::from_mins(10));
+    let again = batch().await;
+    assert_eq!((again.status, &again.text), (first.status, &first.text));
+    assert_eq!(again.header("idempotent-replayed"), "true");
+    assert_eq!(server.metrics.http.events_ingested_total.get(), 2);
 }
 
 #[tokio::test]
