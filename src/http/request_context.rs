@@ -9,8 +9,9 @@ use uuid::Uuid;
 
 use super::error::ApiError;
 use super::server_span::{ServerSpan, TRACEPARENT};
-use crate::domain::TraceId;
+use crate::domain::{ClientNetwork, TraceId};
 use crate::runtime::{Clock, Stopwatch};
+use crate::telemetry::LineLimit;
 
 /// The trace id of every answer; in requests, for senders that do not use W3C Trace Context.
 pub(super) const X_TRACE_ID: HeaderName = HeaderName::from_static("x-trace-id");
@@ -30,7 +31,10 @@ pub(super) struct RequestContext {
 impl RequestContext {
     /// The context of a request with these headers that arrives now.
     pub(super) fn new(headers: &HeaderMap, peer: IpAddr, clock: &Clock) -> Self {
-        let trace_id = trace_id(headers, || TraceId::mint_at(clock.now()));
+        let (trace_id, replaced) = trace_id(headers, || TraceId::mint_at(clock.now()));
+        if let Some(bytes) = replaced {
+            log_replaced(peer, bytes, &trace_id);
+        }
         Self { trace_id, span: None, watch: Stopwatch::start(), peer }
     }
 }
@@ -44,21 +48,32 @@ impl<S: Sync> FromRequestParts<S> for RequestContext {
     }
 }
 
+/// Trace ids that were replaced. Whose key it is is not known yet, so the lines are limited by where requests come from.
+static REPLACED: LineLimit<ClientNetwork> = LineLimit::new();
+
+/// Tells that a trace id was replaced. Its text is anybody's, so only its length is logged.
+fn log_replaced(peer: IpAddr, bytes: usize, trace_id: &TraceId) {
+    if let Some(unlogged) = REPLACED.due(ClientNetwork::of(peer)) {
+        tracing::warn!(
+            %peer, %trace_id, bytes, unlogged,
+            "replaced an x-trace-id that is not 1 to 128 visible ASCII characters"
+        );
+    }
+}
+
 /// The trace id in `x-trace-id`, or else in `traceparent`, or else a new one. A malformed one is replaced, as W3C Trace
-/// Context requires.
-fn trace_id(headers: &HeaderMap, mint: impl Fn() -> TraceId) -> TraceId {
+/// Context requires; its length in bytes comes with the one instead.
+fn trace_id(headers: &HeaderMap, mint: impl Fn() -> TraceId) -> (TraceId, Option<usize>) {
     let text = |name: &HeaderName| headers.get(name).and_then(|value| value.to_str().ok());
     let parent = text(&TRACEPARENT).and_then(|header| TraceId::from_traceparent(header).ok());
     if !headers.contains_key(&X_TRACE_ID) {
-        return parent.unwrap_or_else(mint);
+        return (parent.unwrap_or_else(mint), None);
     }
     let given = TraceId::from_header(text(&X_TRACE_ID).unwrap_or_default(), parent.clone());
-    given.unwrap_or_else(|_| {
-        let trace_id = parent.unwrap_or_else(mint);
-        let replaced = &headers[&X_TRACE_ID];
-        tracing::debug!(%trace_id, ?replaced, "x-trace-id is not 1 to 128 visible ASCII characters");
-        trace_id
-    })
+    match given {
+        Ok(given) => (given, None),
+        Err(_) => (parent.unwrap_or_else(mint), Some(headers[&X_TRACE_ID].len())),
+    }
 }
 
 /// The trace id as a header's value.
@@ -86,7 +101,7 @@ mod tests {
     }
 
     fn of(headers: &HeaderMap) -> TraceId {
-        trace_id(headers, TraceId::mint)
+        trace_id(headers, TraceId::mint).0
     }
 
     #[test]
