@@ -47,7 +47,7 @@ pub(super) fn log(config: &Config) {
 pub(super) fn unsafe_settings(config: &Config) -> Vec<String> {
     let Config { store, server, .. } = config;
     let mut found = Vec::new();
-    if server.host.is_unspecified() && server.tls_cert.is_none() {
+    if !server.host.to_canonical().is_loopback() && server.tls_cert.is_none() {
         found.push(format!(
             "with HOST={} keys and events cross the network in clear; set TLS_CERT and TLS_KEY, or have a proxy speak TLS",
             server.host
@@ -103,6 +103,8 @@ fn shown(url: &str) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
+    use clap::Parser;
+
     use super::*;
 
     #[test]
@@ -113,6 +115,28 @@ mod tests {
         assert_eq!(without_password(several), "postgres://one:5432,two,[::1]:7/hooks");
         for unclear in ["postgres:secret", "postgres://me:secret", "postgres:///secret", "secret"] {
             assert_eq!(without_password(unclear), "the database in DATABASE_URL", "{unclear}");
+        }
+    }
+
+    #[derive(Parser)]
+    struct Flags {
+        #[command(flatten)]
+        config: Config,
+    }
+
+    #[test]
+    fn clear_text_is_unsafe_on_every_address_that_others_reach() {
+        let warns = |flags: &[&str]| {
+            let Flags { config } = Flags::parse_from([&["hookgate"], flags].concat());
+            unsafe_settings(&config).iter().any(|text| text.contains("in clear; set TLS_CERT"))
+        };
+        for host in ["0.0.0.0", "::", "203.0.113.5", "10.0.0.1", "2001:db8::5", "fe80::1"] {
+            assert!(warns(&["--host", host]), "{host}");
+            let tls = ["--host", host, "--tls-cert", "cert.pem", "--tls-key", "key.pem"];
+            assert!(!warns(&tls), "{host} with TLS");
+        }
+        for host in ["127.0.0.1", "127.0.0.2", "::1", "::ffff:127.0.0.1", "localhost"] {
+            assert!(!warns(&["--host", host]), "{host}");
         }
     }
 }
