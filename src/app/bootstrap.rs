@@ -18,6 +18,25 @@ use crate::store::{SessionHash, Store};
 /// How long the first link to the console works.
 const LINK_LASTS: Duration = Duration::from_hours(24);
 
+/// How the keys of a first start are shown.
+#[derive(Clone, Debug)]
+pub enum ShowKeys {
+    /// Written to this file.
+    File(PathBuf),
+    /// Given to this function, such as [`print_keys`].
+    Terminal(fn(&str) -> io::Result<()>),
+}
+
+/// Prints the keys of a first start on standard output.
+///
+/// # Errors
+/// When they cannot be written: then nobody sees them.
+pub fn print_keys(keys: &str) -> io::Result<()> {
+    let mut output = io::stdout().lock();
+    writeln!(output, "{keys}")?;
+    output.flush()
+}
+
 /// How a first start is done.
 #[derive(Clone, Debug)]
 pub(super) struct BootstrapOptions {
@@ -25,8 +44,8 @@ pub(super) struct BootstrapOptions {
     pub(super) base_url: String,
     /// The server's default rate limit, which applies to the organisation.
     pub(super) events_per_minute: u32,
-    /// The file that the keys are written to; `None` when they are shown on a terminal.
-    pub(super) keys_file: Option<PathBuf>,
+    /// How the keys are shown.
+    pub(super) show: ShowKeys,
     /// The keys that the settings give.
     pub(super) given: GivenKeys,
 }
@@ -67,7 +86,7 @@ fn given_key(
 
 /// What a first start created. Its `Display` is the only place that shows the keys.
 #[derive(Debug)]
-pub struct Bootstrap {
+pub(super) struct Bootstrap {
     /// The first organisation and its API key; `None` in a store that has organisations or keys.
     tenant: Option<(Org, PresentedKey)>,
     operator_key: PresentedKey,
@@ -78,18 +97,18 @@ pub struct Bootstrap {
 
 impl Bootstrap {
     /// Creates what is missing: an operator's key in a store that never had one, and an organisation with a key in an
-    /// empty store. `None` when nothing is. When several servers start on one empty store at once, one of them
+    /// empty store. `false` when nothing is. When several servers start on one empty store at once, one of them
     /// creates it.
     ///
-    /// The keys are written down before they are in the store, so that none is kept that nobody was shown. Their file
-    /// gets its name afterwards: keys in it are valid.
+    /// The keys are written down, or on the terminal, before they are in the store, so that none is kept that nobody was
+    /// shown. Their file gets its name afterwards: keys in it are valid.
     pub(super) async fn prepare(
         store: &Store,
         now: Timestamp,
         options: BootstrapOptions,
-    ) -> Result<Option<Self>, AppError> {
+    ) -> Result<bool, AppError> {
         if store.system().has_operator_key().await? {
-            return Ok(None);
+            return Ok(false);
         }
         let one = PageRequest::first(1);
         let is_empty = store.system().orgs(one).await?.data.is_empty()
@@ -113,21 +132,32 @@ impl Bootstrap {
         let unfinished = created.write_down()?;
         let system = store.system();
         let by = &Actor::SERVER;
-        if !system.insert_first_keys(org.as_ref(), &records, link.as_ref(), by).await? {
+        let show = || match created.options.show {
+            ShowKeys::Terminal(show) => show(&created.to_string()),
+            ShowKeys::File(_) => Ok(()),
+        };
+        let inserted =
+            system.insert_first_keys(org.as_ref(), &records, link.as_ref(), by, show).await?;
+        if !inserted.map_err(AppError::FirstKeysUnseen)? {
             unfinished.as_deref().map(remove);
-            return Ok(None);
+            return Ok(false);
         }
         if let (Some(unfinished), Some(path)) = (&unfinished, created.keys_file()) {
             fs::rename(unfinished, path).map_err(|error| failed(unfinished, error))?;
+            let file = path.display();
+            tracing::info!(%file, "the first API keys are in a file; keep them, then delete it");
         }
-        Ok(Some(created))
+        Ok(true)
     }
 
     /// The file that holds the keys, if they are in one. Keys from the settings are in none.
-    pub fn keys_file(&self) -> Option<&Path> {
+    fn keys_file(&self) -> Option<&Path> {
         let GivenKeys { tenant, operator } = &self.options.given;
         let all_are_given = operator.is_some() && (tenant.is_some() || self.tenant.is_none());
-        self.options.keys_file.as_deref().filter(|_| !all_are_given)
+        match &self.options.show {
+            ShowKeys::File(path) if !all_are_given => Some(path),
+            ShowKeys::File(_) | ShowKeys::Terminal(_) => None,
+        }
     }
 
     /// Makes the link to the console, of the organisation's key if there is one, and returns what is to be stored of it.
@@ -136,7 +166,8 @@ impl Bootstrap {
         keys: &[ApiKey],
         now: Timestamp,
     ) -> Result<Option<(SessionHash, ConsoleSession)>, AppError> {
-        let is_shown = self.options.keys_file.is_none() || self.keys_file().is_some();
+        let is_shown =
+            matches!(self.options.show, ShowKeys::Terminal(_)) || self.keys_file().is_some();
         let Some(key) = keys.first().filter(|_| is_shown) else { return Ok(None) };
         let made = new_link(key.id, now, LINK_LASTS);
         let (token, hash, session) =
@@ -245,6 +276,9 @@ fn shown_link(link: Option<&SessionToken>, base_url: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::StoreConfig;
+    use crate::store::StoreMetrics;
+    use crate::telemetry::Registry;
 
     #[tokio::test]
     async fn banner_names_the_rate_limit_and_the_command_that_raises_it() {
@@ -254,13 +288,42 @@ mod tests {
         let base_url = "http://127.0.0.1:3000".to_owned();
         let (tenant_key, operator_key) = (key().await, key().await);
         let given = GivenKeys { tenant: None, operator: None };
-        let options =
-            BootstrapOptions { base_url, events_per_minute: 1234, keys_file: None, given };
+        let show = ShowKeys::Terminal(print_keys);
+        let options = BootstrapOptions { base_url, events_per_minute: 1234, show, given };
         let tenant = Some((org, tenant_key));
         let start = Bootstrap { tenant, operator_key, link: None, options };
         let banner = start.to_string();
         assert!(banner.contains("1234 events per minute"), "{banner}");
         let command = format!("hookgate org update {} --rate-limit-per-minute", OrgId::FIRST);
         assert!(banner.contains(&command), "{banner}");
+    }
+
+    #[tokio::test]
+    async fn keys_that_cannot_be_shown_are_not_made() {
+        let dir = tempfile::tempdir().unwrap();
+        let config = StoreConfig::in_directory(dir.path());
+        let metrics = StoreMetrics::register(&Registry::new()).unwrap();
+        let file = config.sqlite_path();
+        let store = Store::open_sqlite(&file, &config, metrics).await.unwrap();
+        store.migrate_up().await.unwrap();
+        let start = async |show| {
+            let given = GivenKeys { tenant: None, operator: None };
+            let show = ShowKeys::Terminal(show);
+            let base_url = "http://127.0.0.1:3000".to_owned();
+            let options = BootstrapOptions { base_url, events_per_minute: 1, show, given };
+            Bootstrap::prepare(&store, Timestamp::from_micros(1), options).await
+        };
+        let refused = start(|_| Err(io::ErrorKind::BrokenPipe.into())).await;
+        assert!(matches!(refused, Err(AppError::FirstKeysUnseen(_))), "{refused:?}");
+        assert!(!store.system().has_operator_key().await.unwrap());
+        assert!(store.system().orgs(PageRequest::first(1)).await.unwrap().data.is_empty());
+        let shown = start(|keys| {
+            assert!(keys.contains("operator key   hg_"), "{keys}");
+            Ok(())
+        });
+        assert!(shown.await.unwrap());
+        assert!(store.system().has_operator_key().await.unwrap());
+        assert!(!start(|_| panic!("nothing is made")).await.unwrap());
+        store.close().await;
     }
 }

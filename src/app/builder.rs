@@ -4,20 +4,17 @@
 //! one way to put a server together.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::sync::Arc;
 
-use tokio::sync::oneshot;
-
-use super::bootstrap::{BootstrapOptions, GivenKeys};
+use super::bootstrap::{BootstrapOptions, GivenKeys, ShowKeys, print_keys};
 use super::descriptors::DescriptorBudget;
 use super::error::AppError;
 use super::metrics::Metrics;
 use super::parts::BackgroundWork;
 use super::storage::{OpenError, OpenJournal};
-use super::store_start::StoreStart;
+use super::store_start::{FirstStart, StoreStart};
 use super::wiring::{self, Wiring};
-use super::{App, FirstKeys, start_report, storage};
+use super::{App, start_report, storage};
 use crate::config::{Config, StoreConfig};
 use crate::http::Tls;
 use crate::runtime::{Background, Clock, Gate, Lifecycle, Wake};
@@ -29,14 +26,14 @@ pub struct AppBuilder<'a> {
     config: &'a Config,
     clock: Clock,
     background: BackgroundWork,
-    bootstrap: bool,
-    keys_file: Option<PathBuf>,
+    first_keys: Option<ShowKeys>,
 }
 
 impl<'a> AppBuilder<'a> {
     pub(super) fn new(config: &'a Config) -> Self {
         let (clock, background) = (Clock::system(), BackgroundWork::Run);
-        Self { config, clock, background, bootstrap: true, keys_file: None }
+        let first_keys = Some(ShowKeys::Terminal(print_keys));
+        Self { config, clock, background, first_keys }
     }
 
     /// Sets the clock. Default: the system's.
@@ -54,13 +51,13 @@ impl<'a> AppBuilder<'a> {
     /// Leaves an empty store empty, without a first organisation and keys.
     #[must_use]
     pub fn without_bootstrap(self) -> Self {
-        Self { bootstrap: false, ..self }
+        Self { first_keys: None, ..self }
     }
 
-    /// Writes what a first start creates to this file. Default: to none; the caller shows it.
+    /// Sets how the keys of a first start are shown. Default: on standard output.
     #[must_use]
-    pub fn keys_file(self, keys_file: Option<PathBuf>) -> Self {
-        Self { keys_file, ..self }
+    pub fn first_keys(self, show: ShowKeys) -> Self {
+        Self { first_keys: Some(show), ..self }
     }
 
     /// Opens the store and the journal, wires every part and starts to listen.
@@ -83,10 +80,10 @@ impl<'a> AppBuilder<'a> {
             storage::open_journal(&config.store, &config.journal, metrics, clock.clone()).await?
         };
 
-        let bootstrap = self.bootstrap.then(|| BootstrapOptions {
+        let bootstrap = self.first_keys.map(|show| BootstrapOptions {
             base_url: base_url(tls.as_deref(), address),
             events_per_minute: config.limit.rate_limit_per_minute,
-            keys_file: self.keys_file,
+            show,
             given,
         });
         let store =
@@ -120,9 +117,8 @@ impl<'a> AppBuilder<'a> {
         };
         let delivery = wiring.delivery(descriptors.idle_connections())?;
         // The last step that can fail, so that created keys are always shown.
-        let first_keys =
-            start_store(store_start, gate, &lifecycle.in_background(&background)).await?;
-        if matches!(&first_keys, FirstKeys::Now(None)) {
+        let started = start_store(store_start, gate, &lifecycle.in_background(&background)).await?;
+        if started == Some(FirstStart(false)) {
             tracing::info!(
                 "to make an API key: hookgate key create --org ID --name NAME; \
                  for an operator: --operator instead of --org"
@@ -147,7 +143,6 @@ impl<'a> AppBuilder<'a> {
             lifecycle,
             parts,
             held: wiring::held(service, replayer, reader),
-            first_keys,
             registration,
             mark,
             export,
@@ -174,22 +169,21 @@ async fn open_store_on(
     Ok(background.handle().spawn(opening).await??)
 }
 
-/// Starts the store and opens the gate; in the background if the store is away.
+/// Starts the store and opens the gate; in the background, with `None`, if the store is away.
 async fn start_store(
     start: StoreStart,
     gate: Gate,
     background: &Lifecycle,
-) -> Result<FirstKeys, AppError> {
+) -> Result<Option<FirstStart>, AppError> {
     match start.run_once().await {
-        Ok(bootstrap) => {
+        Ok(started) => {
             gate.open();
-            Ok(FirstKeys::Now(bootstrap.map(Box::new)))
+            Ok(Some(started))
         }
         Err(error) if error.is_store_away() => {
             tracing::warn!(%error, "the store is away; known keys are served, and it is tried again");
-            let (created, later) = oneshot::channel();
-            background.spawn("store start", start.run(gate, created, background.shutdown()));
-            Ok(FirstKeys::Later(later))
+            background.spawn("store start", start.run(gate, background.shutdown()));
+            Ok(None)
         }
         Err(error) => Err(error),
     }

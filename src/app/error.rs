@@ -53,6 +53,9 @@ pub enum AppError {
         /// The system's error.
         error: std::io::Error,
     },
+    /// The first keys could not be shown, and were not created.
+    #[error("cannot print the first keys: {0}; none was made")]
+    FirstKeysUnseen(#[source] std::io::Error),
     /// A key in the settings is malformed.
     #[error("{0} is not a key: its format or checksum is wrong; `hookgate key generate` makes one")]
     BootstrapKey(&'static str),

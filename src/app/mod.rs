@@ -48,10 +48,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::TcpListener;
-use tokio::sync::oneshot;
 use tokio::time::timeout;
 
-pub use bootstrap::Bootstrap;
+pub use bootstrap::{ShowKeys, print_keys};
 pub use builder::AppBuilder;
 pub use error::AppError;
 pub use metrics::Metrics;
@@ -84,21 +83,12 @@ pub struct App {
     lifecycle: Lifecycle,
     parts: AppParts,
     held: Option<HeldParts>,
-    first_keys: FirstKeys,
     registration: Registration,
     mark: StoredMark,
     export: OtlpExport,
     shutdown_timeout: Duration,
     /// Dropped last: the background threads run the store and most tasks.
     _background: Background,
-}
-
-/// What the very first start creates.
-enum FirstKeys {
-    /// The store was there: what was created in it, if it was empty.
-    Now(Option<Box<Bootstrap>>),
-    /// The store is away: it may be empty.
-    Later(oneshot::Receiver<Bootstrap>),
 }
 
 impl App {
@@ -115,29 +105,6 @@ impl App {
     /// The address it listens on; with `PORT=0`, with the port that the system chose.
     pub const fn address(&self) -> SocketAddr {
         self.address
-    }
-
-    /// The organisation and keys that the very first start created. If the store is away, they may still be
-    /// [created later](Self::late_bootstrap).
-    pub fn bootstrap(&self) -> Option<&Bootstrap> {
-        match &self.first_keys {
-            FirstKeys::Now(created) => created.as_deref(),
-            FirstKeys::Later(_) => None,
-        }
-    }
-
-    /// Resolves with the organisation and keys that are created once the store is back, or with `None` when none are;
-    /// `None` if the store was there at the start.
-    pub fn late_bootstrap(
-        &mut self,
-    ) -> Option<impl Future<Output = Option<Bootstrap>> + Send + use<>> {
-        match std::mem::replace(&mut self.first_keys, FirstKeys::Now(None)) {
-            FirstKeys::Later(created) => Some(async { created.await.ok() }),
-            now @ FirstKeys::Now(_) => {
-                self.first_keys = now;
-                None
-            }
-        }
     }
 
     /// A function that reloads the certificate and logs the result; `None` without TLS. It blocks.

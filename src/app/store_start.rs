@@ -8,8 +8,6 @@
 
 use std::time::Duration;
 
-use tokio::sync::oneshot;
-
 use super::bootstrap::{Bootstrap, BootstrapOptions};
 use super::error::AppError;
 use super::registration::Registration;
@@ -26,6 +24,10 @@ const RETRY_WAIT_MAX: Duration = Duration::from_secs(2);
 /// How long the start waits for partitions, and for each lock that one needs.
 const DAYS_TIMEOUT: Duration = Duration::from_secs(2);
 const DAYS_LOCK_TIMEOUT: Duration = Duration::from_millis(100);
+
+/// Whether the start was the first one of its store, which has made keys.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct FirstStart(pub(super) bool);
 
 /// The start of a server's store.
 #[derive(Clone)]
@@ -44,7 +46,7 @@ pub(super) struct StoreStart {
 
 impl StoreStart {
     /// Does all of it once. Creating the first keys is the last step, so that created keys are always shown.
-    pub(super) async fn run_once(&self) -> Result<Option<Bootstrap>, AppError> {
+    pub(super) async fn run_once(&self) -> Result<FirstStart, AppError> {
         let Self { store, clock, registration, mark, bootstrap, may_share } = self;
         store.require_utf8().await?;
         if !may_share {
@@ -64,20 +66,16 @@ impl StoreStart {
         if released > 0 {
             tracing::info!(released, "recovered leased deliveries from the previous run");
         }
-        match bootstrap.clone() {
-            Some(options) => Bootstrap::prepare(store, clock.now(), options).await,
-            None => Ok(None),
-        }
+        let is_first = match bootstrap.clone() {
+            Some(options) => Bootstrap::prepare(store, clock.now(), options).await?,
+            None => false,
+        };
+        Ok(FirstStart(is_first))
     }
 
     /// Does it as soon as the store is back, then opens `gate`. Ends at the soft stop, or early with what only a
     /// person mends.
-    pub(super) async fn run(
-        self,
-        gate: Gate,
-        first_keys: oneshot::Sender<Bootstrap>,
-        shutdown: Shutdown,
-    ) {
+    pub(super) async fn run(self, gate: Gate, shutdown: Shutdown) {
         let mut backoff = Backoff::new(RETRY_WAIT, RETRY_WAIT_MAX);
         let started = loop {
             match self.run_once().await {
@@ -92,13 +90,9 @@ impl StoreStart {
             }
         };
         match started {
-            Ok(bootstrap) => {
+            Ok(FirstStart(_)) => {
                 tracing::info!("the store is back");
                 gate.open();
-                if let Some(bootstrap) = bootstrap {
-                    // Nobody waits for them in tests.
-                    let _ = first_keys.send(bootstrap);
-                }
                 shutdown.requested().await;
             }
             Err(error) => tracing::error!(%error, "cannot start the store"),
@@ -108,7 +102,7 @@ impl StoreStart {
 
 /// Creates what is missing of the partitions of today and the coming days, within a short time: the first rows are to
 /// find theirs, but the start does not depend on it. Whoever reads the tables for long keeps partitions from being
-/// created; maintenance then does it, and rows go to the default partition until then.
+/// created; maintenance then does it, and events wait in the journal until then.
 async fn prepare_days(store: &Store, clock: &Clock) {
     let creating = store.system().create_partitions(clock.now(), DAYS_LOCK_TIMEOUT);
     match tokio::time::timeout(DAYS_TIMEOUT, creating).await {

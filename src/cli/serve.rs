@@ -2,12 +2,12 @@
 
 use std::io::IsTerminal;
 
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::oneshot;
 
 use super::CliError;
-use super::output::print_line;
 use super::signals::Signals;
-use crate::app::{App, Bootstrap};
+use crate::app::{App, ShowKeys, print_keys};
 use crate::config::Config;
 use crate::runtime::Shutdown;
 use crate::telemetry::init_logs;
@@ -18,28 +18,44 @@ const FIRST_KEYS: &str = "first-keys.txt";
 /// Runs the server until SIGTERM or SIGINT, or until a part of it fails.
 pub(super) async fn run(config: &Config) -> Result<(), CliError> {
     init_logs(&config.telemetry, config.otlp.logs_url().is_some())?;
-    // Keys in the output of a service end up in a log.
-    let keys_file =
-        (!std::io::stdout().is_terminal()).then(|| config.store.data_dir.join(FIRST_KEYS));
-    let mut app = App::builder(config).keys_file(keys_file).build().await?;
+    let (built, is_built) = oneshot::channel();
+    reload_on_hangup(signal(SignalKind::hangup())?, is_built);
+    let show = if std::io::stdout().is_terminal() {
+        ShowKeys::Terminal(print_keys)
+    } else {
+        // Keys in the output of a service end up in a log.
+        ShowKeys::File(config.store.data_dir.join(FIRST_KEYS))
+    };
+    let app = App::builder(config).first_keys(show).build().await?;
     stop_on_signals(app.shutdown())?;
-    reload_on_hangup(app.certificate_reload())?;
-    if let Some(bootstrap) = app.bootstrap() {
-        show(bootstrap)?;
-    }
-    if let Some(created) = app.late_bootstrap() {
-        print_once_created(created);
-    }
+    // Its receiver lives as long as the process.
+    let _ = built.send(app.certificate_reload());
     app.run().await?;
     Ok(())
 }
 
-/// Reloads the certificate on SIGHUP. Without TLS there is nothing to reload.
-fn reload_on_hangup(reload: Option<impl Fn() + Clone + Send + 'static>) -> Result<(), CliError> {
-    let mut hangups = signal(SignalKind::hangup())?;
+/// Reloads the certificate on SIGHUP, once the server is built: a hang-up before is logged, and done then. Without TLS
+/// there is nothing to reload. Without a listener SIGHUP would end the process.
+fn reload_on_hangup<R: Fn() + Clone + Send + 'static>(
+    mut hangups: Signal,
+    built: oneshot::Receiver<Option<R>>,
+) {
     #[expect(clippy::disallowed_methods, reason = "ends with the process and delays nothing")]
     tokio::spawn(async move {
-        while hangups.recv().await.is_some() {
+        let (mut built, mut is_due) = (built, false);
+        let reload = loop {
+            tokio::select! {
+                reload = &mut built => break reload,
+                Some(()) = hangups.recv() => {
+                    tracing::info!("SIGHUP: the server is starting");
+                    is_due = true;
+                }
+            }
+        };
+        // Otherwise it could not be built.
+        let Ok(reload) = reload else { return };
+        while is_due || hangups.recv().await.is_some() {
+            is_due = false;
             let Some(reload) = reload.clone() else {
                 tracing::info!("SIGHUP: no certificate to reload, TLS is off");
                 continue;
@@ -49,7 +65,6 @@ fn reload_on_hangup(reload: Option<impl Fn() + Clone + Send + 'static>) -> Resul
             }
         }
     });
-    Ok(())
 }
 
 /// Requests the soft stop on SIGTERM or SIGINT. A second one ends the process at once, which loses
@@ -69,23 +84,4 @@ fn stop_on_signals(shutdown: Shutdown) -> Result<(), CliError> {
         std::process::exit(130);
     });
     Ok(())
-}
-
-/// Shows the first keys on the terminal, or tells their file.
-fn show(bootstrap: &Bootstrap) -> std::io::Result<()> {
-    let Some(file) = bootstrap.keys_file() else { return print_line(&bootstrap.to_string()) };
-    tracing::info!(file = %file.display(), "the first API keys are in a file; keep them, then delete it");
-    Ok(())
-}
-
-/// Prints the first keys as soon as the store is back and they are created.
-fn print_once_created(created: impl Future<Output = Option<Bootstrap>> + Send + 'static) {
-    #[expect(clippy::disallowed_methods, reason = "ends when the server's tasks do")]
-    tokio::spawn(async move {
-        if let Some(bootstrap) = created.await
-            && let Err(error) = show(&bootstrap)
-        {
-            tracing::error!(%error, "cannot print the first keys; create others by the command line");
-        }
-    });
 }

@@ -1,6 +1,7 @@
 //! API keys. Operators' keys belong to no organisation, so most methods are not scoped to one.
 
 use std::collections::HashSet;
+use std::io;
 use std::time::Duration;
 
 use uuid::Uuid;
@@ -146,20 +147,22 @@ impl System<'_> {
     }
 
     /// Adds the keys of a first start, among them an operator's, with the first organisation if there is none and the
-    /// link to the console: all or nothing. `false` when there is an operator's key by now: another server was faster.
+    /// link to the console: all or nothing. `show` is called just before the commit, and nothing is added if it fails.
+    /// `false` when there is an operator's key by now: another server was faster.
     pub async fn insert_first_keys(
         self,
         org: Option<&Org>,
         keys: &[ApiKey],
         link: Option<&(SessionHash, ConsoleSession)>,
         by: &Actor,
-    ) -> Result<bool> {
+        show: impl FnOnce() -> io::Result<()> + Send,
+    ) -> Result<io::Result<bool>> {
         let mut tx = self.0.engine.begin().await?;
         if let Tx::Postgres(_) = tx {
             tx.execute(format!("SELECT pg_advisory_xact_lock({FIRST_KEYS})"), args![]).await?;
         }
         if tx.optional(OPERATOR_KEY, args![]).await?.is_some() {
-            return Ok(false);
+            return Ok(Ok(false));
         }
         if let Some(org) = org {
             orgs::insert(&mut tx, org, by).await?;
@@ -171,8 +174,11 @@ impl System<'_> {
         if let Some((hash, session)) = link {
             sessions::insert(&mut tx, hash, session).await?;
         }
+        if let Err(error) = show() {
+            return Ok(Err(error));
+        }
         tx.commit().await?;
-        Ok(true)
+        Ok(Ok(true))
     }
 
     /// Whether there is or was an operator's key.

@@ -28,6 +28,7 @@ on_both!(
     change_is_found_whatever_the_clock_said_of_those_who_made_it,
     change_that_commits_after_younger_ones_is_found,
     numbers_of_another_database_name_no_keys_again_and_again,
+    first_keys_that_cannot_be_shown_are_not_kept,
 );
 
 async fn add_key(subject: &Subject, role: Role, created_at: Timestamp) -> ApiKey {
@@ -53,6 +54,24 @@ async fn rotate(
 
 async fn stored(subject: &Subject, id: ApiKeyId) -> Option<ApiKey> {
     subject.store.system().key(id).await.unwrap()
+}
+
+async fn first_keys_that_cannot_be_shown_are_not_kept(subject: &Subject) {
+    let org = some_org(at(1));
+    let keys = [some_key(Role::Tenant(org.id), at(1)), some_key(Role::Operator, at(1))];
+    let system = subject.store.system();
+    let insert = async |shown: std::io::Result<()>| {
+        let inserted = system.insert_first_keys(Some(&org), &keys, None, &Actor::SERVER, || shown);
+        inserted.await.unwrap()
+    };
+    let closed = std::io::ErrorKind::BrokenPipe;
+    assert_eq!(insert(Err(closed.into())).await.unwrap_err().kind(), closed);
+    assert!(!system.has_operator_key().await.unwrap());
+    assert!(system.orgs(FIRST_PAGE).await.unwrap().data.is_empty());
+    assert!(system.keys(FIRST_PAGE).await.unwrap().data.is_empty());
+    assert!(insert(Ok(())).await.unwrap());
+    assert!(!insert(Ok(())).await.unwrap(), "another server was faster");
+    assert_eq!(system.keys(FIRST_PAGE).await.unwrap().data.len(), 2);
 }
 
 async fn key_comes_back_as_it_was_added(subject: &Subject) {
