@@ -110,6 +110,81 @@ async fn hang_up_without_a_certificate_is_logged_and_ends_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn hang_up_during_the_start_is_logged_and_ends_nothing() {
+    let dir = crate::support::temporary::directory();
+    Binary::start(dir.path(), &[]).await.stop().await;
+    // The start waits for it as long as the timeout.
+    let file = SqliteConnectOptions::new().filename(dir.path().join("hookgate.db"));
+    let mut other = file.locking_mode(SqliteLockingMode::Exclusive).connect().await.unwrap();
+    sqlx::raw_sql("BEGIN IMMEDIATE; COMMIT").execute(&mut other).await.unwrap();
+    let server = Binary::start_and_hang_up(dir.path(), &[("DATABASE_TIMEOUT", "3s")]).await;
+    other.close().await.unwrap();
+    line_with(&server.stop().await, "SIGHUP");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn replaced_trace_id_is_logged_once_a_minute_without_its_text() {
+    let dir = crate::support::temporary::directory();
+    let server = Binary::start(dir.path(), &[]).await;
+    for _ in 0..5 {
+        let request = client().get(format!("{}/health/live", server.base_url));
+        let answer = request.header("x-trace-id", "s3cret with spaces").send().await.unwrap();
+        assert_eq!(answer.status(), 200);
+        assert_eq!(answer.headers()["x-trace-id"].len(), 32);
+    }
+    let log = server.stop().await;
+    let lines = log.iter().filter(|line| line.contains("replaced an x-trace-id"));
+    assert_eq!(lines.count(), 1, "{log:#?}");
+    assert!(line_with(&log, "replaced an x-trace-id").contains("WARN"), "{log:#?}");
+    assert!(log.iter().all(|line| !line.contains("s3cret")), "{log:#?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn port_in_use_and_bad_certificate_leave_the_schema_alone() {
+    let url = fresh_database().await;
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port().to_string();
+    for settings in [vec![], vec![("DATABASE_URL", &*url)]] {
+        let place = Place::new();
+        std::fs::write(place.path().join("bad.pem"), "nothing").unwrap();
+        let fail = async || {
+            let serve = ["serve", "--port", &port];
+            place.run_with(&serve, &settings).await.failed(1, "cannot listen on");
+            let bad = ["--tls-cert", "bad.pem", "--tls-key", "bad.pem"];
+            let serve = [&["serve", "--port", "0"][..], &bad].concat();
+            place.run_with(&serve, &settings).await.failed(1, "bad.pem");
+        };
+        fail().await;
+        let tables = tables(&place, settings.first().map(|(_, url)| *url)).await;
+        assert_eq!(tables, 0, "{settings:?}");
+        // Nor is one migrated that an earlier version has made.
+        for command in [&["migrate", "up"][..], &["migrate", "down", "--yes"]] {
+            let said = place.run_with(command, &settings).await;
+            assert_eq!(said.code, 0, "{}", said.err);
+        }
+        let status = async || place.run_with(&["migrate", "status"], &settings).await.out;
+        let before = status().await;
+        fail().await;
+        assert_eq!(status().await, before);
+        let list = place.run_with(&["key", "list"], &settings).await;
+        list.failed(1, "the database lacks migrations");
+    }
+}
+
+/// Tables in a database.
+async fn tables(place: &Place, url: Option<&str>) -> i64 {
+    let Some(url) = url else {
+        let file = SqliteConnectOptions::new().filename(place.data_dir().join("hookgate.db"));
+        let mut database = file.create_if_missing(true).connect().await.unwrap();
+        let count = sqlx::query_scalar("SELECT count(*) FROM sqlite_master");
+        return count.fetch_one(&mut database).await.unwrap();
+    };
+    let mut database = PgConnection::connect(url).await.unwrap();
+    let count = "SELECT count(*) FROM pg_tables WHERE schemaname = 'public'";
+    sqlx::query_scalar(count).fetch_one(&mut database).await.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_a_server_makes_only_its_owner_can_read() {
     let dir = crate::support::temporary::directory();
     let data = dir.path().join("a").join("data");

@@ -45,6 +45,18 @@ impl Binary {
         Self::listen(spawn(script, data_dir, settings), data_dir).await
     }
 
+    /// Starts a server, sends SIGHUP once it says that it starts, and waits until it listens.
+    pub(crate) async fn start_and_hang_up(data_dir: &Path, settings: &[(&str, &str)]) -> Self {
+        let mut child = spawn("exec \"$0\" serve", data_dir, settings);
+        let mut stderr = BufReader::new(child.stderr.take().unwrap()).lines();
+        let mut seen = lines_until(&mut stderr, "starting").await.0;
+        let pid = Pid::from_raw(i32::try_from(child.id().unwrap()).unwrap()).unwrap();
+        kill_process(pid, Signal::HUP).unwrap();
+        let (more, event) = lines_until(&mut stderr, "listening").await;
+        seen.extend(more);
+        Self::listening(child, data_dir, stderr, &event, seen)
+    }
+
     /// Starts a server and kills it after a while, which may be before it listens.
     pub(crate) async fn start_and_kill(
         data_dir: &Path,
@@ -58,7 +70,19 @@ impl Binary {
 
     async fn listen(mut child: Child, data_dir: &Path) -> Self {
         let mut stderr = BufReader::new(child.stderr.take().unwrap()).lines();
-        let (base_url, mut lines) = listening_at(&mut stderr).await;
+        let (lines, event) = lines_until(&mut stderr, "listening").await;
+        Self::listening(child, data_dir, stderr, &event, lines)
+    }
+
+    /// A server that has logged where it listens, after these lines.
+    fn listening(
+        child: Child,
+        data_dir: &Path,
+        mut stderr: Lines<BufReader<ChildStderr>>,
+        event: &serde_json::Value,
+        mut lines: Vec<String>,
+    ) -> Self {
+        let base_url = format!("http://{}", event["address"].as_str().unwrap());
         let mut log = JoinSet::new();
         log.spawn(async move {
             while let Ok(Some(line)) = stderr.next_line().await {
@@ -159,13 +183,16 @@ fn spawn(script: &str, data_dir: &Path, settings: &[(&str, &str)]) -> Child {
         .unwrap()
 }
 
-/// The URL on which the server listens, and its log lines before that.
-async fn listening_at(stderr: &mut Lines<BufReader<ChildStderr>>) -> (String, Vec<String>) {
+/// The log lines before the one with this message, and its fields.
+async fn lines_until(
+    stderr: &mut Lines<BufReader<ChildStderr>>,
+    message: &str,
+) -> (Vec<String>, serde_json::Value) {
     let mut seen = Vec::new();
     while let Some(line) = stderr.next_line().await.unwrap() {
         let event: serde_json::Value = serde_json::from_str(&line).unwrap_or_default();
-        if event["message"] == "listening" {
-            return (format!("http://{}", event["address"].as_str().unwrap()), seen);
+        if event["message"] == message {
+            return (seen, event);
         }
         seen.push(line);
     }
