@@ -70,7 +70,8 @@ pub struct ServerConfig {
     /// for bodies. Unset: 128, or four times the largest event
     #[arg(long, env = "ANSWERS_IN_FLIGHT_MIB", value_name = "MIB", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub answers_in_flight_mib: Option<u32>,
-    /// Time to drain the journal and finish deliveries after SIGTERM or SIGINT
+    /// Time to answer requests and finish attempts in flight after SIGTERM or SIGINT; what waits in the journal and the
+    /// database waits for the next start
     #[arg(long, env = "SHUTDOWN_TIMEOUT", value_name = "DURATION", default_value = "30s", value_parser = parse_duration)]
     pub shutdown_timeout: Duration,
 }
