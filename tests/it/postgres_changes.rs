@@ -263,6 +263,37 @@ async fn dump_that_takes_long_stops_neither_the_start_nor_the_storing() {
     server.stop().await;
 }
 
+/// Partitions are made seven days ahead, so this takes that no server has run in the week before.
+#[tokio::test(flavor = "multi_thread")]
+async fn dump_over_a_day_whose_partition_is_missing_leaves_events_in_the_journal_until_it_ends() {
+    let url = fresh_database().await;
+    let dir = crate::support::temporary::directory();
+    let settings = [("DATABASE_URL", url.as_str())];
+    let mut server = Binary::start(dir.path(), &settings).await;
+    let (key, _) = server.first_keys().await;
+    post(&server, &key, 1).await;
+    stored(&url, 1).await;
+    server.stop().await;
+
+    let mut other = PgConnection::connect(&url).await.unwrap();
+    let days = "SELECT string_agg(format('DROP TABLE %I', relname), ';') FROM pg_class
+                WHERE relname ~ '^events_p[0-9]{8}$'";
+    let drop_days: String = sqlx::query_scalar(days).fetch_one(&mut other).await.unwrap();
+    sqlx::raw_sql(sqlx::AssertSqlSafe(drop_days)).execute(&mut other).await.unwrap();
+    let dump = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY;
+                LOCK TABLE events, deliveries, delivery_attempts IN ACCESS SHARE MODE";
+    sqlx::raw_sql(dump).execute(&mut other).await.unwrap();
+    let server = Binary::start(dir.path(), &settings).await;
+    post(&server, &key, 5).await;
+    let health = format!("{}/api/health", server.base_url);
+    let health = async || answer(client().get(&health)).await.expect(200);
+    until("the events wait", async || health().await["queue"]["events"] == 5).await;
+    sqlx::raw_sql("COMMIT").execute(&mut other).await.unwrap();
+    stored(&url, 5).await;
+    let log = server.stop().await;
+    assert!(log.iter().any(|line| line.contains("cannot persist a batch")), "{log:#?}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn server_waits_for_connection_slots() {
     let server = block_in_place(PrivatePostgres::start);
