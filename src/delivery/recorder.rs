@@ -275,8 +275,11 @@ impl Recorder {
         let mut taken = HashSet::new();
         while let Some(part) = parts.pop() {
             match (self.write(part).await, part) {
-                (Ok(()), part) if has_failed => taken.extend(part.iter().map(kind)),
-                (Ok(()), _) => {}
+                // A stale outcome changes nothing, and shows nothing.
+                (Ok(counted), part) if has_failed && counted == part.len() => {
+                    taken.extend(part.iter().map(kind));
+                }
+                (Ok(_), _) => {}
                 (Err(StoreError::Unavailable(_)), [outcome]) => {
                     has_failed = true;
                     doubtful.push(outcome);
@@ -307,13 +310,13 @@ impl Recorder {
         Unrecorded { held, aside }
     }
 
-    /// Records outcomes, however long the store cannot be reached.
+    /// Records outcomes, however long the store cannot be reached, and returns how many counted.
     ///
     /// # Errors
     /// When the store is reached and does not record them.
-    async fn write(&self, outcomes: &[Outcome]) -> Result<(), StoreError> {
+    async fn write(&self, outcomes: &[Outcome]) -> Result<usize, StoreError> {
         if outcomes.is_empty() {
-            return Ok(());
+            return Ok(0);
         }
         // Only a hard stop interrupts the waits.
         let mut backoff = Backoff::new(BACKOFF_FIRST, BACKOFF_MAX);
@@ -330,7 +333,7 @@ impl Recorder {
                             "ignored outcomes of lapsed leases and cancelled deliveries"
                         );
                     }
-                    return Ok(());
+                    return Ok(counted);
                 }
                 Err(error @ StoreError::Unavailable(_)) => error,
                 Err(error) => {
