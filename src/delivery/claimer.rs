@@ -205,7 +205,7 @@ impl Claimer {
         let head = LeaseGrant { endpoint, org, ordered: true, deliveries_max: 1 };
         let head = system.lease_deliveries(&[head], BYTES_MAX, lease, now).await?.pop();
         // The lease of one that was set aside lapses.
-        Ok(head.filter(|head| !self.dispatch.is_aside(head.id)))
+        Ok(head.filter(|head| !self.dispatch.aside().contains(head.id)))
     }
 }
 

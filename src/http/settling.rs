@@ -157,9 +157,9 @@ mod tests {
         let (ended, has_ended) = oneshot::channel();
         let counted = Arc::clone(&tries);
         let offer = move || {
-            let tried = counted.fetch_add(1, Ordering::SeqCst) + 1;
+            let number = counted.fetch_add(1, Ordering::SeqCst) + 1;
             let away = Err(StoreError::no_answer());
-            std::future::ready(if tried < taken_at { away } else { Ok(()) })
+            std::future::ready(if number < taken_at { away } else { Ok(()) })
         };
         assert!(settling.offer_again(offer, |result| ended.send(result).unwrap()));
         let result = has_ended.await.unwrap();
