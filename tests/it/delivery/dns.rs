@@ -110,9 +110,9 @@ async fn webhook_whose_host_is_looked_up_is_sent_at_once_after_the_clock_was_set
     let receiver = Receiver::start().await;
     let world = world(&server, &[]).await;
     endpoint(&world, &receiver, "hooks.example").await;
+    world.publish("user.login", 1).await;
     // Its lease has lapsed by the wall clock, and has not by the schedule time, which counts.
     world.clock.step_by(86_400_000_000);
-    world.publish("user.login", 1).await;
     assert_eq!(world.deliver().await, 1);
     let row = world.row().await;
     assert_eq!((row.status, row.attempts), (DeliveryStatus::Delivered, 1));
