@@ -96,6 +96,7 @@ fn delivered(leased: &LeasedDelivery, clock: &Clock) -> Outcome {
         org_id: leased.event.org_id,
         endpoint_id: leased.endpoint.id,
         event_received_at: leased.event.received_at,
+        labels: Some(leased.event.labels()),
         token: leased.lease.token,
         attempt: Some(Attempt {
             number: 1,

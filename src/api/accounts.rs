@@ -9,11 +9,13 @@ use super::analytics::check_window;
 use super::reach::CallerReach;
 use super::refusal::{Missing, Refusal};
 use super::subsystems::Subsystems;
-use super::views::{AccountSample, AccountSummary, AccountView, EventTypeView, TopUser};
+use super::views::{
+    AccountSample, AccountSummary, AccountView, EventTypePage, EventTypeView, TopUser,
+};
 use crate::domain::{
     LabelCursor, LabelPage, MinuteSpan, OrgId, Timestamp, Violation, minute_of, minute_start,
 };
-use crate::store::{CountedWindow, OTHER_TYPES, StoreError, TYPES_COUNTED_MAX};
+use crate::store::{CountedWindow, GroupPage, OTHER_TYPES, StoreError, TYPES_COUNTED_MAX};
 
 /// Days in the window of a summary at most.
 const DAYS_MAX: u32 = 31;
@@ -92,7 +94,7 @@ pub async fn summary(
     }
     let (span, to) = window.at(subsystems.clock.now());
     let counted = subsystems.store.account_window(org, account_id, span).await?;
-    let Some(CountedWindow { counts, seen, is_behind }) = counted else {
+    let Some(CountedWindow { counts, seen, is_behind, outcomes: _ }) = counted else {
         return Err(Refusal::NotFound(Missing::Account(org)));
     };
     let mut users: Vec<_> = counts.users.into_iter().collect();
@@ -170,11 +172,11 @@ pub async fn event_types(
     org: OrgId,
     after: Option<&LabelCursor>,
     limit: u32,
-) -> Result<LabelPage<EventTypeView>, Refusal> {
+) -> Result<EventTypePage, Refusal> {
     let after = after.map(|after| after.label.as_str());
-    let page = subsystems.store.event_types(org, after, limit).await?;
+    let GroupPage { page, is_behind } = subsystems.store.event_types(org, after, limit).await?;
     let data = page.data.into_iter().map(EventTypeView::from).collect();
-    Ok(LabelPage { data, next_cursor: page.next_cursor })
+    Ok(EventTypePage { data, next_cursor: page.next_cursor, approximate: is_behind })
 }
 
 /// The names of event types that were seen in reach, at most so many: of an account, those of its last week.

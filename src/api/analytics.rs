@@ -1,5 +1,6 @@
 //! Event metrics and usage, from the rollups.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::endpoints;
@@ -11,7 +12,7 @@ use crate::domain::{
     EndpointId, EventType, HOUR_MINUTES, LabelCursor, LabelPage, MetricsGroup, MinuteSpan, Month,
     OrgId, Timestamp, Violation, minute_of,
 };
-use crate::store::{BucketUnit, MetricsScope, Store};
+use crate::store::{BucketUnit, CountedWindow, DeliveryCounts, GroupPage, MetricsScope, Store};
 
 /// The longest window of counts over time, and of others.
 const DAYS_OVER_TIME_MAX: u32 = 366;
@@ -179,15 +180,7 @@ async fn over_time(
     let until = request.after.as_ref().map_or(span.until, |after| after.number.min(span.until));
     let page = store.buckets(&scope, unit, MinuteSpan { until, ..span }, request.limit).await?;
     let row = |(minute, bucket): (i64, crate::store::TimeBucket)| {
-        let row = MetricsRow {
-            events: Some(bucket.count.events),
-            bytes: Some(bucket.count.bytes),
-            ..MetricsRow::at(minute)
-        };
-        match &bucket.deliveries {
-            Some(deliveries) => row.with_deliveries(deliveries),
-            None => row,
-        }
+        MetricsRow::at(minute).with_events(bucket.count).with_deliveries(&bucket.deliveries)
     };
     let data = page.buckets.into_iter().map(row).collect();
     let next_cursor = page.next.map(|minute| LabelCursor::new(minute, ""));
@@ -200,20 +193,20 @@ async fn by_type(
     span: MinuteSpan,
     request: &MetricsRequest,
 ) -> Result<Groups, Refusal> {
-    let window = match &request.account_id {
-        Some(account) => store.account_window(org, account, span).await?,
-        None => Some(store.org_window(org, span).await?),
+    let window = store.types_window(org, request.account_id.as_deref(), span).await?;
+    let CountedWindow { counts, outcomes, is_behind, .. } = window;
+    let names: BTreeSet<&String> = counts.types.keys().chain(outcomes.keys()).collect();
+    let is_wanted = |name: &&&String| {
+        request.event_type.as_ref().is_none_or(|wanted| wanted.as_str() == name.as_str())
     };
-    let Some(window) = window else { return Ok((most(Vec::new(), request), false)) };
-    let is_wanted =
-        |name: &String| request.event_type.as_ref().is_none_or(|wanted| wanted.as_str() == name);
-    let types = window.counts.types.into_iter().filter(|(name, _)| is_wanted(name));
-    let rows = types.map(|(name, count)| MetricsRow {
-        events: Some(count.events),
-        bytes: Some(count.bytes),
-        ..MetricsRow::new(name)
-    });
-    Ok((most(rows.collect(), request), window.is_behind))
+    let row = |name: &String| {
+        let count = counts.types.get(name).copied().unwrap_or_default();
+        let none = DeliveryCounts::default();
+        let deliveries = outcomes.get(name).unwrap_or(&none);
+        MetricsRow::new(name.as_str()).with_events(count).with_deliveries(deliveries)
+    };
+    let rows = names.iter().filter(is_wanted).map(|name| row(name)).collect();
+    Ok((most(rows, request), is_behind))
 }
 
 async fn by_user(
@@ -236,14 +229,15 @@ async fn by_account(
     span: MinuteSpan,
     request: &MetricsRequest,
 ) -> Result<Groups, Refusal> {
-    let page = store.account_groups(org, span, request.after.as_ref(), request.limit).await?;
-    let row = |group: crate::store::AccountGroup| MetricsRow {
-        events: Some(group.count.events),
-        bytes: Some(group.count.bytes),
-        ..MetricsRow::new(group.account_id)
+    let after = request.after.as_ref();
+    let GroupPage { page, is_behind } =
+        store.account_groups(org, span, after, request.limit).await?;
+    let row = |group: crate::store::AccountGroup| {
+        let row = MetricsRow::new(group.account_id).with_events(group.count);
+        row.with_deliveries(&group.deliveries)
     };
     let data = page.data.into_iter().map(row).collect();
-    Ok((LabelPage { data, next_cursor: page.next_cursor }, false))
+    Ok((LabelPage { data, next_cursor: page.next_cursor }, is_behind))
 }
 
 async fn by_endpoint(
@@ -253,12 +247,13 @@ async fn by_endpoint(
     request: &MetricsRequest,
 ) -> Result<Groups, Refusal> {
     let after = request.after.as_ref().and_then(|after| after.label.parse().ok());
-    let page = store.endpoint_groups(org, span, after, request.limit).await?;
+    let GroupPage { page, is_behind } =
+        store.endpoint_groups(org, span, after, request.limit).await?;
     let row = |group: crate::store::EndpointGroup| {
         MetricsRow::new(group.endpoint_id.to_string()).with_deliveries(&group.deliveries)
     };
     let data = page.data.into_iter().map(row).collect();
-    Ok((LabelPage { data, next_cursor: page.next_cursor }, false))
+    Ok((LabelPage { data, next_cursor: page.next_cursor }, is_behind))
 }
 
 /// A page of groups, those with the most events first.

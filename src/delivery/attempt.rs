@@ -120,6 +120,7 @@ impl Attempter {
             org_id: delivery.event.org_id,
             endpoint_id: delivery.endpoint.id,
             event_received_at: delivery.event.received_at,
+            labels: Some(delivery.event.labels()),
             token: delivery.lease.token,
             attempt: Some(attempt),
             decision,

@@ -374,6 +374,7 @@ fn released(delivery: &LeasedDelivery, clock: &Clock) -> Outcome {
         org_id: delivery.event.org_id,
         endpoint_id: delivery.endpoint.id,
         event_received_at: delivery.event.received_at,
+        labels: Some(delivery.event.labels()),
         token: delivery.lease.token,
         attempt: None,
         decision: Decision::RetryAt(clock.schedule()),

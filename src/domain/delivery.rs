@@ -8,8 +8,8 @@ use strum::{EnumString, IntoStaticStr, VariantNames};
 use uuid::Uuid;
 
 use super::{
-    DeadReason, DeliveryId, Endpoint, EndpointId, ErrorClass, Event, EventId, EventTypeFilter,
-    OrgId, Timestamp,
+    DeadReason, DeliveryId, Endpoint, EndpointId, ErrorClass, Event, EventId, EventLabels,
+    EventTypeFilter, OrgId, Timestamp,
 };
 
 /// The status of a delivery.
@@ -267,6 +267,8 @@ pub struct Outcome {
     pub endpoint_id: EndpointId,
     /// When its event was accepted.
     pub event_received_at: Timestamp,
+    /// By what it is counted beside the endpoint; `None` when the event cannot be read.
+    pub labels: Option<EventLabels>,
     /// The token of its lease.
     pub token: LeaseToken,
     /// The attempt; `None` if the lease was released without one.

@@ -40,6 +40,11 @@ impl Event {
         self.occurred_at.unwrap_or(self.received_at)
     }
 
+    /// By what outcomes of its deliveries are counted.
+    pub fn labels(&self) -> EventLabels {
+        EventLabels { event_type: self.event_type.clone(), account_id: self.account_id.clone() }
+    }
+
     /// What the store keeps beside the trace id: the caller's own text; an empty one for the digits of a caller; and
     /// nothing for an id that the server minted for it, which tells by itself when its event was accepted.
     pub fn stored_trace_text(&self) -> Option<&str> {
@@ -63,6 +68,15 @@ impl Event {
         bytes.copy_from_slice(&digest[..8]);
         i64::from_le_bytes(bytes)
     }
+}
+
+/// By what the outcomes of an event's deliveries are counted, beside their endpoint.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EventLabels {
+    /// The event's type.
+    pub event_type: EventType,
+    /// The tenant's account that it belongs to.
+    pub account_id: Option<String>,
 }
 
 /// An event without its payload, as lists show it.

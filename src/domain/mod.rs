@@ -71,7 +71,7 @@ pub use endpoint::{
 pub use endpoint_config::EndpointConfig;
 pub use erasure::{Erasure, ErasureStatus, ErasureStatusError, ErasureSubject};
 pub use error_class::ErrorClass;
-pub use event::{Event, EventFilter, EventSummary};
+pub use event::{Event, EventFilter, EventLabels, EventSummary};
 pub use event_type::EventType;
 pub use event_type_filter::{EventTypeFilter, EventTypeFilters};
 pub use event_type_rates::{EventTypeRates, EventTypeRatesError};

@@ -104,6 +104,8 @@ steps! {
         "Links to portals and their sessions, and what portals look like.";
     28 "0028" "accept_span"
         "The spans of requests that posted sampled events: their later attempts begin traces of their own.";
+    29 "0029" "outcome_labels"
+        "Counts of outcomes by event type and by account; those by endpoint and in all stay.";
 }
 
 /// The table in which sqlx keeps what was applied.

@@ -9,7 +9,9 @@ use super::endpoint::PendingCount;
 use crate::domain::{
     EndpointId, LabelCursor, MetricsGroup, MinuteSpan, Month, OrgId, Timestamp, minute_start,
 };
-use crate::store::{AccountRow, DeliveryCounts, EventTypeRow, LatencyHistogram, MonthUsage};
+use crate::store::{
+    AccountRow, DeliveryCounts, EventCount, EventTypeRow, LatencyHistogram, MonthUsage,
+};
 
 /// What an account has sent in a window.
 #[derive(Clone, Debug, JsonSchema, Serialize)]
@@ -78,6 +80,26 @@ pub struct EventTypeView {
     pub first_seen: Timestamp,
     /// When its last event happened.
     pub last_seen: Timestamp,
+}
+
+/// A page of event types.
+#[derive(Clone, Debug, JsonSchema, Serialize)]
+#[schemars(rename = "EventTypeViewPage")]
+pub struct EventTypePage<C = LabelCursor> {
+    /// The types.
+    pub data: Vec<EventTypeView>,
+    /// The position of the next page; `null` at the end of the list.
+    pub next_cursor: Option<C>,
+    /// Whether the latest events are missing.
+    pub approximate: bool,
+}
+
+impl EventTypePage {
+    /// The same with a position as callers get it.
+    pub fn with_cursor<C>(self, cursor: impl FnOnce(LabelCursor) -> C) -> EventTypePage<C> {
+        let Self { data, next_cursor, approximate } = self;
+        EventTypePage { data, next_cursor: next_cursor.map(cursor), approximate }
+    }
 }
 
 /// Event metrics of a window.
@@ -209,6 +231,11 @@ impl MetricsRow {
     /// The group of a minute.
     pub(in crate::api) fn at(minute: i64) -> Self {
         Self::new(minute_start(minute).to_string())
+    }
+
+    /// The group with a count of events.
+    pub(in crate::api) fn with_events(self, count: EventCount) -> Self {
+        Self { events: Some(count.events), bytes: Some(count.bytes), ..self }
     }
 
     /// The group with counts of outcomes.

@@ -17,7 +17,7 @@ mod server;
 
 pub use analytics::{
     AccountSample, AccountSummary, AccountView, DeliveryStats, EndpointStats, EventMetrics,
-    EventTypeView, MetricsRow, Percentiles, TopUser, UsageView,
+    EventTypePage, EventTypeView, MetricsRow, Percentiles, TopUser, UsageView,
 };
 pub use delivery::{
     AttemptView, CancelledDeliveries, DeadLetterReplay, DeliveryDetail, DeliveryView,

@@ -8,8 +8,8 @@ use axum::response::{IntoResponse, Response};
 use crate::analytics::{KeptSummary, SummaryKey};
 use crate::api::Refusal;
 use crate::api::accounts::{self, SummaryWindow};
-use crate::api::views::{AccountSample, AccountSummary, AccountView, EventTypeView};
-use crate::domain::{Timestamp, Violation};
+use crate::api::views::{AccountSample, AccountSummary, AccountView, EventTypePage};
+use crate::domain::{LabelCursor, ListCursor, Timestamp, Violation};
 use crate::http::error::ApiError;
 use crate::http::extract::{AccountId, EventsRead, Scoped};
 use crate::http::header_extract::IfNoneMatch;
@@ -73,10 +73,10 @@ pub(in crate::http) async fn event_types(
     State(app): State<AppState>,
     tenant: Scoped<EventsRead>,
     list: LabelList,
-) -> Result<Json<ForwardPage<EventTypeView>>, ApiError> {
+) -> Result<Json<EventTypePage<ListCursor<LabelCursor>>>, ApiError> {
     let (after, limit) = (list.listing.after(), list.page_limit());
     let page = accounts::event_types(app.replica_reads(), tenant.org_id, after, limit).await?;
-    Ok(Json(list.listing.forward_page(page)))
+    Ok(Json(page.with_cursor(|cursor| list.listing.cursor(cursor, false))))
 }
 
 /// `GET /api/accounts/{id}/summary`: at most a minute old, or 304 where the caller has it.

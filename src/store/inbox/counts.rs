@@ -6,18 +6,23 @@ use super::SettledRow;
 use crate::domain::{OrgId, Timestamp};
 use crate::store::Result;
 use crate::store::engine::Tx;
-use crate::store::rollups::delta::{self, Ended};
+use crate::store::rollups::delta::{Ended, EndedDelta};
+use crate::store::rollups::{LabelsByEvent, labels_statement, read_labels_row};
 
-/// Counts what was settled, in the transaction that did it.
+/// Counts what was settled, in the transaction that did it. One statement reads the labels of all its events.
 pub(super) async fn count(tx: &mut Tx<'_>, settled: &[SettledRow], now: Timestamp) -> Result<()> {
-    let mut bodies = BTreeMap::<OrgId, Vec<u8>>::new();
-    for row in settled {
-        let body = bodies.entry(row.org).or_default();
-        *body =
-            delta::push_ended(std::mem::take(body), row.inbox, (row.id, Ended::Delivered), now)?;
+    let mut labels = LabelsByEvent::new();
+    let events = settled.iter().map(|row| row.event);
+    if let Some((sql, args)) = labels_statement(tx.dialect(), events) {
+        labels.extend(tx.list(sql, args, read_labels_row).await?);
     }
-    for (org, body) in &bodies {
-        delta::append(tx, *org, body).await?;
+    let mut deltas = BTreeMap::<OrgId, EndedDelta>::new();
+    for row in settled {
+        let delta = deltas.entry(row.org).or_default();
+        delta.push(row.inbox, (row.id, Ended::Delivered), labels.get(&row.event), now)?;
+    }
+    for (org, delta) in &deltas {
+        delta.append(tx, *org).await?;
     }
     Ok(())
 }

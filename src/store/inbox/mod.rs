@@ -32,10 +32,11 @@ use uuid::Uuid;
 use super::engine::{Dialect, Engine, Row, args};
 use super::{Result, Store, events, timed};
 use crate::domain::{
-    DeadReason, Decision, DeliveryId, EndpointId, Event, EventId, EventTypeFilter, Inbox, Lease,
-    OrgId, Outcome, ReceivedEvent, Timestamp,
+    DeadReason, Decision, DeliveryId, EndpointId, Event, EventId, EventLabels, EventTypeFilter,
+    Inbox, Lease, OrgId, Outcome, ReceivedEvent, Timestamp,
 };
 use crate::store::metrics::DbOperation;
+use crate::store::rollups::{LabelsByEvent, labels_statement, read_labels_row};
 
 pub use lifecycle::InboxLookup;
 pub use status::InboxBacklog;
@@ -93,7 +94,7 @@ struct SettledRow {
     org: OrgId,
     id: DeliveryId,
     inbox: EndpointId,
-    event: EventId,
+    event: (EventId, Timestamp),
 }
 
 impl SettledRow {
@@ -102,7 +103,7 @@ impl SettledRow {
             org: row.get("org_id")?,
             id: row.get("id")?,
             inbox: row.get("endpoint_id")?,
-            event: row.get("event_id")?,
+            event: (row.get("event_id")?, row.get("event_received_at")?),
         })
     }
 }
@@ -168,7 +169,7 @@ impl Store {
         leased.sort_unstable_by_key(|row| (row.was_due_at, row.id));
         let (exhausted, leased): (Vec<_>, Vec<_>) =
             leased.into_iter().partition(|row| row.is_exhausted);
-        let exhausted = exhausted.iter().map(|row| row.outcome(org, request)).collect();
+        let exhausted = self.outcomes_of(&exhausted, org, request).await?;
         let known = self.events_of(&leased).await?;
         let lease_expires_at = self.shown_time(request.lease.until);
         let with_event = |row: Leased| {
@@ -187,6 +188,22 @@ impl Store {
             events: leased.into_iter().filter_map(with_event).collect(),
             exhausted,
         })
+    }
+
+    /// The outcomes of deliveries that were received too often.
+    async fn outcomes_of(
+        &self,
+        exhausted: &[Leased],
+        org: OrgId,
+        request: ReceiveRequest<'_>,
+    ) -> Result<Vec<Outcome>> {
+        let mut labels = LabelsByEvent::new();
+        let events = exhausted.iter().map(|row| row.event);
+        if let Some((sql, args)) = labels_statement(self.engine.dialect(), events) {
+            labels.extend(self.engine.list(sql, args, read_labels_row).await?);
+        }
+        let outcome = |row: &Leased| row.outcome(org, request, labels.get(&row.event));
+        Ok(exhausted.iter().map(outcome).collect())
     }
 
     /// The events of some deliveries, by their keys.
@@ -311,12 +328,18 @@ impl Leased {
     }
 
     /// The outcome of one that was received too often.
-    fn outcome(&self, org: OrgId, request: ReceiveRequest<'_>) -> Outcome {
+    fn outcome(
+        &self,
+        org: OrgId,
+        request: ReceiveRequest<'_>,
+        labels: Option<&EventLabels>,
+    ) -> Outcome {
         Outcome {
             delivery_id: self.id,
             org_id: org,
             endpoint_id: request.inbox.id,
             event_received_at: self.event.1,
+            labels: labels.cloned(),
             token: request.lease.token,
             attempt: None,
             decision: Decision::Dead(DeadReason::Exhausted),

@@ -138,7 +138,8 @@ pub(super) async fn settle(
              FROM taken
              RETURNING 1
          )
-         SELECT org_id, id, endpoint_id, event_id FROM taken WHERE (SELECT count(*) FROM finished) >= 0";
+         SELECT org_id, id, endpoint_id, event_id, event_received_at FROM taken
+         WHERE (SELECT count(*) FROM finished) >= 0";
     let mut tx = engine.begin().await?;
     let session = tx.postgres()?;
     let rows = sqlx::query(AssertSqlSafe(statement))

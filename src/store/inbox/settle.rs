@@ -39,7 +39,7 @@ impl System<'_> {
             }
         };
         let settled = timed(&self.0.metrics, DbOperation::SettleEvents, settling).await?;
-        Ok(settled.into_iter().map(|row| (row.inbox, row.event)).collect())
+        Ok(settled.into_iter().map(|row| (row.inbox, row.event.0)).collect())
     }
 }
 
@@ -66,7 +66,7 @@ impl Store {
         tx.commit().await?;
         let (exhausted, returned): (Vec<_>, Vec<_>) =
             found.into_iter().partition(|row| row.is_exhausted);
-        let exhausted = exhausted.iter().map(|row| row.outcome(org, request)).collect();
+        let exhausted = self.outcomes_of(&exhausted, org, request).await?;
         let returned = returned.into_iter().map(|row| row.event.0).collect();
         Ok((returned, ReceivedEvents { events: Vec::new(), exhausted }))
     }

@@ -158,7 +158,7 @@ static TAKEN: LazyLock<MultiRow> = LazyLock::new(|| {
         "DELETE FROM pending_deliveries WHERE (org_id, created_at, id) IN
              (SELECT d.org_id, d.created_at, d.id FROM (VALUES ",
         3,
-        concat!(received!(), ") RETURNING org_id, id, endpoint_id, event_id"),
+        concat!(received!(), ") RETURNING org_id, id, endpoint_id, event_id, event_received_at"),
     )
 });
 

@@ -285,6 +285,7 @@ mod tests {
             org_id: OrgId::mint(at(1)),
             endpoint_id: EndpointId::from_uuid(Uuid::from_u128(endpoint)),
             event_received_at: at(1),
+            labels: None,
             token: LeaseToken::mint(InstanceId::new(1)),
             attempt: Some(Attempt {
                 number: 1,

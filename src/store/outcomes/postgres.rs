@@ -18,21 +18,22 @@ use crate::store::{Result, Store, changes, storable};
 /// `held` has the outcomes whose delivery still has their token, each row locked in the order of the array, which is
 /// that of the keys. `place` is where the row is: a row that is leased stays there, since only the holder of its
 /// lease and what ends the lease write to it. The condition on the token is in a form that chooses no index: the one on
-/// tokens would read all of a lease for each of its outcomes.
+/// tokens would read all of a lease for each of its outcomes. What `counted` puts together is in the order in which it reads
+/// `held`: records and labels alike.
 macro_rules! finish {
     ($after:literal) => {
         concat!(
             "held AS MATERIALIZED (
                  SELECT d.*, v.status, v.made, v.retry_at, v.dead_reason, v.decided_at,
                         v.started_at, v.duration_ms, v.status_code, v.error_class, v.error,
-                        v.response_excerpt, v.record
+                        v.response_excerpt, v.record, v.labels
                  FROM unnest($1::uuid[], $2::timestamptz[], $3::uuid[], $4::uuid[], $5::text[],
                              $6::bigint[], $7::timestamptz[], $8::text[], $9::timestamptz[],
                              $10::timestamptz[], $11::bigint[], $12::bigint[], $13::text[],
-                             $14::text[], $15::text[], $16::bytea[])
+                             $14::text[], $15::text[], $16::bytea[], $17::bytea[])
                      AS v (org_id, created_at, id, token, status, made, retry_at, dead_reason,
                            decided_at, started_at, duration_ms, status_code, error_class, error,
-                           response_excerpt, record)
+                           response_excerpt, record, labels)
                  CROSS JOIN LATERAL (
                      SELECT d.ctid AS place, d.org_id, d.created_at, d.id, d.event_id,
                             d.event_received_at, d.endpoint_id, d.replay_of, d.attempts,
@@ -45,8 +46,9 @@ macro_rules! finish {
             $after,
             "
              ), counted AS (
-                 INSERT INTO rollup_deltas (org_id, body)
-                 SELECT org_id, string_agg(record, ''::bytea) FROM held
+                 INSERT INTO rollup_deltas (org_id, body, labels)
+                 SELECT org_id, string_agg(record, ''::bytea), string_agg(labels, ''::bytea)
+                 FROM held
                  WHERE length(record) > 0 GROUP BY org_id
              ), taken AS (
                  DELETE FROM pending_deliveries d USING held h
@@ -105,13 +107,13 @@ async fn record_successes(
     let statement = concat!(
         "WITH touched AS MATERIALIZED (
              SELECT p.id FROM endpoints p
-             WHERE p.id = ANY ($17) AND p.removed_at IS NULL
+             WHERE p.id = ANY ($18) AND p.removed_at IS NULL
                AND (p.failing_since IS NOT NULL OR p.last_success_at IS NULL
-                    OR p.last_success_at <= $19)
+                    OR p.last_success_at <= $20)
              ORDER BY p.id
              FOR NO KEY UPDATE
          ), recovered AS (
-             UPDATE endpoints p SET failing_since = NULL, last_success_at = $18
+             UPDATE endpoints p SET failing_since = NULL, last_success_at = $19
              WHERE p.id = ANY (ARRAY(SELECT id FROM touched))
          ), ",
         finish!(" WHERE (SELECT count(*) FROM touched) >= 0"),
@@ -164,8 +166,8 @@ async fn write(
              RETURNING id, event_id, reason
          )
          SELECT (SELECT count(*) FROM finished) + (SELECT count(*) FROM waiting),
-                ARRAY(SELECT id FROM dead WHERE reason = $17),
-                ARRAY(SELECT event_id FROM dead WHERE reason = $17)"
+                ARRAY(SELECT id FROM dead WHERE reason = $18),
+                ARRAY(SELECT event_id FROM dead WHERE reason = $18)"
     );
     let (counted, ids, events): (i64, Vec<Uuid>, Vec<Uuid>) =
         sqlx::query_as_with(statement, outcome_arguments(rows)?)
@@ -176,7 +178,7 @@ async fn write(
     Ok((usize::try_from(counted).unwrap_or(0), ids.into_iter().zip(events).collect()))
 }
 
-/// Outcomes, column by column: the first sixteen parameters of a statement.
+/// Outcomes, column by column: the first seventeen parameters of a statement.
 fn outcome_arguments(rows: &[OutcomeRow<'_>]) -> Result<PgArguments> {
     let mut arguments = PgArguments::default();
     add(&mut arguments, column(rows, |row| row.org_id))?;
@@ -198,8 +200,15 @@ fn outcome_arguments(rows: &[OutcomeRow<'_>]) -> Result<PgArguments> {
         &mut arguments,
         column(&attempts, |made| (*made)?.response_excerpt.as_deref().map(storable)),
     )?;
-    let record = |row: &OutcomeRow<'_>| delta::of_outcome(row.outcome);
-    add(&mut arguments, rows.iter().map(record).collect::<Result<Vec<_>>>()?)?;
+    let (mut records, mut labels) =
+        (Vec::with_capacity(rows.len()), Vec::with_capacity(rows.len()));
+    for row in rows {
+        let counted = delta::of_outcome(row.outcome)?;
+        records.push(counted.record);
+        labels.push(counted.labels);
+    }
+    add(&mut arguments, records)?;
+    add(&mut arguments, labels)?;
     Ok(arguments)
 }
 

@@ -106,6 +106,7 @@ mod tests {
             org_id: OrgId::mint(at),
             endpoint_id: EndpointId::mint(at),
             event_received_at: at,
+            labels: None,
             token: LeaseToken::mint(InstanceId::new(1)),
             attempt: None,
             decision: Decision::Delivered,

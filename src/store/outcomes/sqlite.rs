@@ -13,7 +13,7 @@ use super::operational_events;
 use super::row::{OutcomeRow, rows};
 use crate::domain::{Attempt, DeadReason, ErrorClass, Outcome, Timestamp};
 use crate::store::engine::{Answer, MultiRow, ROWS_MAX, Script};
-use crate::store::rollups::delta;
+use crate::store::rollups::delta::{self, CountedOutcome};
 use crate::store::{Result, Store, changes, storable};
 
 /// The statements of a batch of outcomes, in their order. Each counts only rows that still carry the outcome's
@@ -71,12 +71,14 @@ impl Statements {
                 10,
                 concat!(held!(), " ON CONFLICT (id) DO NOTHING RETURNING id, event_id, reason"),
             ),
-            // Records in hexadecimal digits: SQLite puts texts behind one another, not blobs.
+            // Records and labels in hexadecimal digits: SQLite puts texts behind one another, not blobs. Both are in
+            // the order in which the rows of an organisation are read.
             counted: MultiRow::new(
-                "INSERT INTO rollup_deltas (org_id, body)
-                 SELECT d.org_id, unhex(group_concat(o.column5, ''))
+                "INSERT INTO rollup_deltas (org_id, body, labels)
+                 SELECT d.org_id, unhex(group_concat(o.column5, '')),
+                        unhex(group_concat(o.column6, ''))
                  FROM (VALUES ",
-                5,
+                6,
                 concat!(held!(), " GROUP BY d.org_id"),
             ),
             finished: MultiRow::new(
@@ -233,13 +235,16 @@ fn bind_key(arguments: &mut SqliteArguments, row: &OutcomeRow<'_>) -> Result<(),
     arguments.add(row.token)
 }
 
-/// What the outcomes add to the counts, in hexadecimal digits, each with the row that it belongs to.
-fn records<'r, 'o>(rows: &'r [OutcomeRow<'o>]) -> Result<Vec<(&'r OutcomeRow<'o>, String)>> {
+/// What an outcome adds to the counts, with the row that it belongs to.
+type CountedRow<'r, 'o> = (&'r OutcomeRow<'o>, CountedOutcome);
+
+/// What the outcomes add to the counts, without those that add nothing.
+fn records<'r, 'o>(rows: &'r [OutcomeRow<'o>]) -> Result<Vec<CountedRow<'r, 'o>>> {
     let mut records = Vec::with_capacity(rows.len());
     for row in rows {
-        let record = delta::of_outcome(row.outcome)?;
-        if !record.is_empty() {
-            records.push((row, delta::hex(&record)));
+        let counted = delta::of_outcome(row.outcome)?;
+        if !counted.record.is_empty() {
+            records.push((row, counted));
         }
     }
     Ok(records)
@@ -247,10 +252,11 @@ fn records<'r, 'o>(rows: &'r [OutcomeRow<'o>]) -> Result<Vec<(&'r OutcomeRow<'o>
 
 fn bind_record(
     arguments: &mut SqliteArguments,
-    (row, record): &(&OutcomeRow<'_>, String),
+    (row, CountedOutcome { record, labels }): &CountedRow<'_, '_>,
 ) -> Result<(), BoxDynError> {
     bind_key(arguments, row)?;
-    arguments.add(record.clone())
+    arguments.add(delta::hex(record))?;
+    arguments.add(delta::hex(labels))
 }
 
 fn bind_attempt(

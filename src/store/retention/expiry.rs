@@ -5,13 +5,16 @@ use std::sync::Arc;
 use uuid::Uuid;
 
 use super::{Round, pause};
-use crate::domain::{DeadReason, DeliveryId, EndpointId, Event, LeaseToken, OrgId, Timestamp};
+use crate::domain::{
+    DeadReason, DeliveryId, EndpointId, Event, EventId, LeaseToken, OrgId, Timestamp,
+};
 use crate::runtime::Stopwatch;
 use crate::store::cancellation::FINISHED;
 use crate::store::engine::{Row, Tx, args};
 use crate::store::maintenance::MissingDays;
 use crate::store::page::START_OF_TIME;
-use crate::store::rollups::delta::{self, Ended};
+use crate::store::rollups::delta::{Ended, EndedDelta};
+use crate::store::rollups::{LabelsByEvent, labels_statement, read_labels_row};
 use crate::store::{Result, Store, StoreError, outcomes};
 
 /// Pending deliveries of an organisation, beyond its retention, whose events are kept for them.
@@ -101,7 +104,7 @@ impl Round<'_> {
         let mut tx = self.begin_step().await?;
         let lock = tx.dialect().lock(" FOR UPDATE");
         let sql = format!(
-            "SELECT created_at, id, endpoint_id FROM pending_deliveries
+            "SELECT created_at, id, endpoint_id, event_id, event_received_at FROM pending_deliveries
              WHERE org_id = $1 AND (created_at, id) > ($2, $3) AND created_at < $4
                AND lease_token IS NULL
              ORDER BY created_at, id LIMIT $5{lock}"
@@ -146,7 +149,7 @@ async fn expire_one(
     let mut tx = store.engine.begin().await?;
     let lock = tx.dialect().lock(" FOR UPDATE");
     let sql = format!(
-        "SELECT created_at, id, endpoint_id FROM pending_deliveries
+        "SELECT created_at, id, endpoint_id, event_id, event_received_at FROM pending_deliveries
          WHERE org_id = $1 AND created_at = $2 AND id = $3 AND lease_token = $4{lock}"
     );
     let args = args![org, id.created_at(), id, token.uuid()];
@@ -163,12 +166,17 @@ struct Overdue {
     created_at: Timestamp,
     id: DeliveryId,
     endpoint: EndpointId,
+    event: (EventId, Timestamp),
 }
 
 impl Overdue {
     fn read(row: &Row) -> Result<Self> {
-        let (created_at, id) = (row.get("created_at")?, row.get("id")?);
-        Ok(Self { created_at, id, endpoint: row.get("endpoint_id")? })
+        Ok(Self {
+            created_at: row.get("created_at")?,
+            id: row.get("id")?,
+            endpoint: row.get("endpoint_id")?,
+            event: (row.get("event_id")?, row.get("event_received_at")?),
+        })
     }
 }
 
@@ -203,11 +211,16 @@ async fn give_up(
          ON CONFLICT (id) DO NOTHING"
     );
     tx.execute(sql, args![org, oldest, newest, ids.clone(), reason, detail, now]).await?;
-    let mut counted = Vec::new();
-    for Overdue { id, endpoint, .. } in overdue {
-        counted = delta::push_ended(counted, *endpoint, (*id, Ended::Dead), now)?;
+    let mut labels = LabelsByEvent::new();
+    let events = overdue.iter().map(|delivery| delivery.event);
+    if let Some((sql, args)) = labels_statement(tx.dialect(), events) {
+        labels.extend(tx.list(sql, args, read_labels_row).await?);
     }
-    delta::append(tx, org, &counted).await?;
+    let mut counted = EndedDelta::default();
+    for Overdue { id, endpoint, event, .. } in overdue {
+        counted.push(*endpoint, (*id, Ended::Dead), labels.get(event), now)?;
+    }
+    counted.append(tx, org).await?;
     let sql = format!("DELETE FROM pending_deliveries WHERE {which}");
     tx.execute(sql, args![org, oldest, newest, ids]).await
 }

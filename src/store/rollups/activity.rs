@@ -6,6 +6,7 @@ use super::DELTAS_READ_MAX;
 use super::delta::{DeltaRecord, read_records};
 use super::event_hour::EventCount;
 use super::folded::Activity;
+use super::groups::GroupPage;
 use crate::domain::{LabelCursor, LabelPage, OrgId, Timestamp};
 use crate::store::engine::{Row, args};
 use crate::store::{Result, Store};
@@ -107,7 +108,7 @@ impl Store {
         org: OrgId,
         after: Option<&str>,
         limit: u32,
-    ) -> Result<LabelPage<EventTypeRow>> {
+    ) -> Result<GroupPage<EventTypeRow>> {
         let sql = "SELECT event_type, first_seen, last_seen, events, bytes,
                           CAST(NULL AS bytea) AS body
                    FROM (SELECT * FROM event_types WHERE org_id = $1 AND event_type > $2
@@ -119,11 +120,13 @@ impl Store {
         let mut found = BTreeMap::<String, Activity>::new();
         let mut new = BTreeMap::<String, Activity>::new();
         let args = args![org, after, limit + 1, DELTAS_READ_MAX];
+        let mut deltas = 0;
         for row in self.engine.all(sql, args).await? {
             if let Some(event_type) = row.get_opt("event_type")? {
                 found.insert(event_type, Activity::read(&row)?);
                 continue;
             }
+            deltas += 1;
             read_records(&row.get::<Vec<u8>>("body")?, |record| {
                 if let DeltaRecord::Event(event) = record
                     && event.event_type > after
@@ -153,8 +156,9 @@ impl Store {
             count,
         };
         let rows = found.into_iter().map(row).collect();
-        Ok(LabelPage::from_rows(rows, limit, |row: &EventTypeRow| {
+        let page = LabelPage::from_rows(rows, limit, |row: &EventTypeRow| {
             LabelCursor::new(0, row.event_type.as_str())
-        }))
+        });
+        Ok(GroupPage { page, is_behind: deltas >= DELTAS_READ_MAX })
     }
 }

@@ -4,14 +4,16 @@ use std::collections::BTreeMap;
 
 use super::DELTAS_READ_MAX;
 use super::delivery_hour::{DeliveryCounts, read_minutes};
-use super::delta::{DeltaRecord, read_records};
+use super::delta::{DeltaRecord, read_labelled};
 use super::event_hour::{EventCount, read_type_minutes};
 use super::folded::{ALL_ACCOUNTS, ALL_ENDPOINTS, ALL_ORGS};
+use super::labels::OutcomeLabels;
+use super::type_outcomes::{decode_totals, read_outcome_minutes};
 use crate::domain::{HOUR_MINUTES, MinuteSpan, OrgId, minute_of};
 use crate::store::engine::{Row, args};
 use crate::store::{Result, Store};
 
-/// Rows of hours that a page of minutes reads at most, and one that looks for a type.
+/// Rows of hours that a page of minutes reads at most, and one of hours that looks for a type.
 const HOURS_PER_PAGE: u32 = 64;
 const HOURS_PER_TYPE_PAGE: u32 = 256;
 /// Days on a page at most.
@@ -44,8 +46,8 @@ pub struct MetricsScope {
 pub struct TimeBucket {
     /// Events that happened in it.
     pub count: EventCount,
-    /// Outcomes that were recorded in it; `None` beside a filter, which they are not counted by.
-    pub deliveries: Option<DeliveryCounts>,
+    /// Outcomes that were recorded in it.
+    pub deliveries: DeliveryCounts,
 }
 
 /// A page of buckets.
@@ -82,9 +84,16 @@ impl MetricsScope {
         self.account_id.as_deref().unwrap_or(ALL_ACCOUNTS)
     }
 
-    /// Whether outcomes are counted in it.
-    const fn has_deliveries(&self) -> bool {
-        self.account_id.is_none() && self.event_type.is_none()
+    /// Whether it is a part of an organisation. Outcomes of one are counted with the events, those of the whole by
+    /// endpoint.
+    const fn is_filtered(&self) -> bool {
+        self.account_id.is_some() || self.event_type.is_some()
+    }
+
+    /// Whether events of this account and type are counted in it.
+    fn has(&self, account_id: Option<&str>, event_type: &str) -> bool {
+        self.account_id.as_deref().is_none_or(|wanted| Some(wanted) == account_id)
+            && self.event_type.as_deref().is_none_or(|wanted| wanted == event_type)
     }
 }
 
@@ -113,7 +122,7 @@ impl Store {
         let limit = if unit == BucketUnit::Day { limit.min(DAYS_PER_PAGE) } else { limit };
         let rows_max = match unit {
             BucketUnit::Minute if scope.event_type.is_none() => HOURS_PER_PAGE.min(limit + 1),
-            BucketUnit::Minute => HOURS_PER_TYPE_PAGE,
+            BucketUnit::Minute => HOURS_PER_PAGE,
             BucketUnit::Hour if scope.event_type.is_none() => limit + 1,
             BucketUnit::Hour => HOURS_PER_TYPE_PAGE.max(limit + 1),
             BucketUnit::Day => 24 * (limit + 1),
@@ -129,12 +138,17 @@ impl Store {
         let mut deltas = 0;
         for row in &rows {
             match row.get::<String>("part")?.as_str() {
-                "events" => reading.add_events(row)?,
+                "events" => {
+                    reading.add_events(row)?;
+                    reading.add_type_outcomes(row)?;
+                }
                 "outcomes" => reading.add_outcomes(row)?,
                 _ => {
                     deltas += 1;
-                    read_records(&row.get::<Vec<u8>>("totals")?, |delta| {
-                        reading.add_delta(&delta);
+                    let labels: Option<Vec<u8>> = row.get_opt("minutes")?;
+                    let body: Vec<u8> = row.get("totals")?;
+                    read_labelled(&body, labels.as_deref(), |delta, labels| {
+                        reading.add_delta(&delta, labels);
                     })?;
                 }
             }
@@ -154,22 +168,26 @@ impl Store {
         let sql = format!(
             "SELECT 'events' AS part, hour, events, bytes,
                     CASE WHEN $6 OR hour = $7 OR hour = $8 THEN totals END AS totals,
-                    CASE WHEN $6 OR hour = $7 OR hour = $8 THEN minutes END AS minutes
+                    CASE WHEN $6 OR hour = $7 OR hour = $8 THEN minutes END AS minutes,
+                    CASE WHEN NOT $10 THEN outcome_totals END AS outcome_totals,
+                    CASE WHEN NOT $10 AND ($12 OR hour = $7 OR hour = $8)
+                        THEN outcome_minutes END AS outcome_minutes
              FROM (SELECT * FROM rollup_hours
                    WHERE org_id = $1 AND account_id = $2 AND hour >= $3 AND hour < $4
                    ORDER BY hour DESC LIMIT $5) h
              UNION ALL
              SELECT 'outcomes', hour, 0, 0, totals,
-                    CASE WHEN $6 OR hour = $7 OR hour = $8 THEN minutes END
+                    CASE WHEN $12 OR hour = $7 OR hour = $8 THEN minutes END, NULL, NULL
              FROM (SELECT * FROM rollup_delivery_hours
                    WHERE org_id = $1 AND endpoint_id = $9 AND hour >= $3 AND hour < $4 AND $10
                    ORDER BY hour DESC LIMIT $5) d
              UNION ALL
-             SELECT 'delta', NULL, NULL, NULL, body, NULL
-             FROM (SELECT body FROM rollup_deltas WHERE {of_org} ORDER BY id LIMIT $11) d"
+             SELECT 'delta', NULL, NULL, NULL, body, labels, NULL, NULL
+             FROM (SELECT body, labels FROM rollup_deltas WHERE {of_org} ORDER BY id LIMIT $11) d"
         );
         let hours = span.hours();
-        let with_minutes = unit == BucketUnit::Minute || scope.event_type.is_some();
+        let by_minute = unit == BucketUnit::Minute;
+        let with_minutes = by_minute || scope.event_type.is_some();
         let args = args![
             scope.org(),
             scope.account(),
@@ -180,8 +198,9 @@ impl Store {
             hours.start,
             hours.end - 1,
             ALL_ENDPOINTS,
-            scope.has_deliveries(),
+            !scope.is_filtered(),
             DELTAS_READ_MAX,
+            by_minute,
         ];
         self.engine.all(sql, args).await
     }
@@ -236,45 +255,64 @@ impl BucketReading<'_> {
         let first = row.get::<i64>("hour")?.saturating_mul(HOUR_MINUTES);
         let Some(minutes) = row.get_opt::<Vec<u8>>("minutes")? else {
             let totals: Vec<u8> = row.get("totals")?;
-            let bucket = self.bucket(first);
-            let added =
-                bucket.map(|bucket| bucket.deliveries.get_or_insert_default().add_hour(&totals));
+            let added = self.bucket(first).map(|bucket| bucket.deliveries.add_hour(&totals));
             return added.unwrap_or(Ok(()));
         };
         for (minute, counts) in read_minutes(&minutes)? {
             if let Some(bucket) = self.bucket(first + i64::from(minute)) {
-                bucket.deliveries.get_or_insert_default().merge(&counts);
+                bucket.deliveries.merge(&counts);
             }
         }
         Ok(())
     }
 
+    /// Adds outcomes of an account or a type, which are beside its events.
+    fn add_type_outcomes(&mut self, row: &Row) -> Result<()> {
+        let Some(totals) = row.get_opt::<Vec<u8>>("outcome_totals")? else { return Ok(()) };
+        let first = row.get::<i64>("hour")?.saturating_mul(HOUR_MINUTES);
+        let wanted = self.scope.event_type.as_deref();
+        let mut add = |minute: i64, name: &str, counts: &DeliveryCounts| {
+            if wanted.is_none_or(|wanted| wanted == name)
+                && let Some(bucket) = self.bucket(minute)
+            {
+                bucket.deliveries.merge(counts);
+            }
+        };
+        let Some(minutes) = row.get_opt::<Vec<u8>>("outcome_minutes")? else {
+            decode_totals(&totals)?.iter().for_each(|(name, counts)| add(first, name, counts));
+            return Ok(());
+        };
+        read_outcome_minutes(&totals, &minutes, |name, minute, counts| {
+            add(first + i64::from(minute), name, counts);
+        })
+    }
+
     /// Adds what is not folded yet.
-    fn add_delta(&mut self, record: &DeltaRecord<'_>) {
+    fn add_delta(&mut self, record: &DeltaRecord<'_>, labels: Option<OutcomeLabels<'_>>) {
+        let scope = self.scope;
         match record {
             DeltaRecord::Event(event) => {
-                let scope = self.scope;
-                let of = |filter: &Option<String>, value: Option<&str>| {
-                    filter.is_none() || filter.as_deref() == value
-                };
-                let is_counted = of(&scope.account_id, event.account_id)
-                    && of(&scope.event_type, Some(event.event_type));
-                if is_counted && let Some(bucket) = self.bucket(minute_of(event.at())) {
+                if scope.has(event.account_id, event.event_type)
+                    && let Some(bucket) = self.bucket(minute_of(event.at()))
+                {
                     bucket.count.add(event.count());
                 }
             }
-            DeltaRecord::Outcome(outcome) if self.scope.has_deliveries() => {
-                if let Some(bucket) = self.bucket(minute_of(outcome.at())) {
-                    bucket.deliveries.get_or_insert_default().count(outcome);
+            DeltaRecord::Outcome(outcome) => {
+                let has =
+                    |labels: OutcomeLabels<'_>| scope.has(labels.account_id, labels.event_type);
+                if (!scope.is_filtered() || labels.is_some_and(has))
+                    && let Some(bucket) = self.bucket(minute_of(outcome.at()))
+                {
+                    bucket.deliveries.count(outcome);
                 }
             }
-            DeltaRecord::Outcome(_) => {}
         }
     }
 
     /// The page, of a window.
     fn page(self, window: MinuteSpan, limit: u32) -> BucketPage {
-        let Self { scope, unit, span, buckets } = self;
+        let Self { scope: _, unit, span, buckets } = self;
         // Where the hours were cut off, the bucket that began before is not complete.
         let is_complete = |start: &i64| *start >= span.from || span.from == window.from;
         let mut found: Vec<_> =
@@ -286,11 +324,6 @@ impl BucketReading<'_> {
         if found.len() > limit as usize {
             found.truncate(limit as usize);
             next = found.last().map(|(start, _)| *start);
-        }
-        if scope.has_deliveries() {
-            for (_, bucket) in &mut found {
-                bucket.deliveries.get_or_insert_default();
-            }
         }
         BucketPage { buckets: found, next, is_behind: false }
     }

@@ -10,7 +10,10 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::domain::{Decision, DeliveryId, EndpointId, Event, OrgId, Outcome, Timestamp};
+use super::labels::{OutcomeLabels, push_labels, read_labels};
+use crate::domain::{
+    Decision, DeliveryId, EndpointId, Event, EventLabels, OrgId, Outcome, Timestamp,
+};
 use crate::store::engine::{Tx, args};
 use crate::store::{Result, StoreError};
 
@@ -79,6 +82,13 @@ impl OutcomeRecord {
         Timestamp::from_micros(self.at)
     }
 
+    /// An outcome of this kind, a second after 1970.
+    #[cfg(test)]
+    pub(super) const fn of_test(ended: Ended) -> Self {
+        let duration_ms = Some(1);
+        Self { at: 1_000_000, endpoint: [1; 16], ended, latency_ms: None, duration_ms }
+    }
+
     /// The endpoint.
     pub(super) const fn endpoint(&self) -> EndpointId {
         EndpointId::from_uuid(Uuid::from_bytes(self.endpoint))
@@ -134,12 +144,21 @@ pub(in crate::store) fn of_shared(
     of_events(events.iter().map(Arc::as_ref), kept)
 }
 
-/// The record of an outcome; empty where nothing is counted.
-pub(in crate::store) fn of_outcome(outcome: &Outcome) -> Result<Vec<u8>> {
+/// An outcome as a delta has it.
+#[derive(Default)]
+pub(in crate::store) struct CountedOutcome {
+    /// Its record; empty where nothing is counted.
+    pub(in crate::store) record: Vec<u8>,
+    /// Its type and account; empty where nothing is counted.
+    pub(in crate::store) labels: Vec<u8>,
+}
+
+/// What an outcome adds to the counts.
+pub(in crate::store) fn of_outcome(outcome: &Outcome) -> Result<CountedOutcome> {
     let ended = match outcome.decision {
         Decision::Delivered => Ended::Delivered,
         Decision::Dead(_) => Ended::Dead,
-        Decision::RetryAt(_) if outcome.attempt.is_none() => return Ok(Vec::new()),
+        Decision::RetryAt(_) if outcome.attempt.is_none() => return Ok(CountedOutcome::default()),
         Decision::RetryAt(_) => Ended::NotYet,
     };
     let latency_ms =
@@ -151,32 +170,46 @@ pub(in crate::store) fn of_outcome(outcome: &Outcome) -> Result<Vec<u8>> {
         latency_ms,
         duration_ms: outcome.attempt.as_ref().map(|attempt| attempt.duration_ms),
     });
-    postcard::to_extend(&record, Vec::new()).map_err(|error| corrupt(&error))
+    let record = postcard::to_stdvec(&record).map_err(|error| corrupt(&error))?;
+    Ok(CountedOutcome { record, labels: push_labels(Vec::new(), outcome.labels.as_ref())? })
 }
 
-/// The record of a delivery that ended without an attempt of its own, behind the records in `body`: a consumer of an inbox
-/// has settled it, or it has expired.
-pub(in crate::store) fn push_ended(
+/// The delta of deliveries of an organisation that end without an attempt of their own: consumers of inboxes have
+/// settled them, or they have expired.
+#[derive(Default)]
+pub(in crate::store) struct EndedDelta {
     body: Vec<u8>,
-    endpoint: EndpointId,
-    (delivery, ended): (DeliveryId, Ended),
-    at: Timestamp,
-) -> Result<Vec<u8>> {
-    let record = DeltaRecord::Outcome(OutcomeRecord {
-        at: at.micros(),
-        endpoint: endpoint.uuid().into_bytes(),
-        ended,
-        latency_ms: (ended == Ended::Delivered).then(|| latency_ms(delivery, at)),
-        duration_ms: None,
-    });
-    postcard::to_extend(&record, body).map_err(|error| corrupt(&error))
+    labels: Vec<u8>,
 }
 
-/// Appends records to the deltas of an organisation, in the transaction that does what they count.
-pub(in crate::store) async fn append(tx: &mut Tx<'_>, org: OrgId, body: &[u8]) -> Result<()> {
-    let sql = "INSERT INTO rollup_deltas (org_id, body) VALUES ($1, $2)";
-    tx.execute(sql, args![org, body]).await?;
-    Ok(())
+impl EndedDelta {
+    /// Adds a delivery.
+    pub(in crate::store) fn push(
+        &mut self,
+        endpoint: EndpointId,
+        (delivery, ended): (DeliveryId, Ended),
+        labels: Option<&EventLabels>,
+        at: Timestamp,
+    ) -> Result<()> {
+        let record = DeltaRecord::Outcome(OutcomeRecord {
+            at: at.micros(),
+            endpoint: endpoint.uuid().into_bytes(),
+            ended,
+            latency_ms: (ended == Ended::Delivered).then(|| latency_ms(delivery, at)),
+            duration_ms: None,
+        });
+        self.body = postcard::to_extend(&record, std::mem::take(&mut self.body))
+            .map_err(|error| corrupt(&error))?;
+        self.labels = push_labels(std::mem::take(&mut self.labels), labels)?;
+        Ok(())
+    }
+
+    /// Appends it to the deltas of an organisation, in the transaction that ends the deliveries.
+    pub(in crate::store) async fn append(&self, tx: &mut Tx<'_>, org: OrgId) -> Result<()> {
+        let sql = "INSERT INTO rollup_deltas (org_id, body, labels) VALUES ($1, $2, $3)";
+        tx.execute(sql, args![org, self.body.as_slice(), self.labels.as_slice()]).await?;
+        Ok(())
+    }
 }
 
 fn latency_ms(delivery: DeliveryId, at: Timestamp) -> u64 {
@@ -201,6 +234,22 @@ pub(super) fn read_records<'a>(
         each(record);
     }
     Ok(())
+}
+
+/// Calls `each` with every record of a delta and, where it is an outcome, its type and account, if they are known.
+pub(super) fn read_labelled<'a>(
+    body: &'a [u8],
+    labels: Option<&'a [u8]>,
+    mut each: impl FnMut(DeltaRecord<'a>, Option<OutcomeLabels<'a>>),
+) -> Result<()> {
+    let mut labels = read_labels(labels.unwrap_or_default())?.into_iter();
+    read_records(body, |record| {
+        let of_outcome = match &record {
+            DeltaRecord::Outcome(_) => labels.next().flatten(),
+            DeltaRecord::Event(_) => None,
+        };
+        each(record, of_outcome);
+    })
 }
 
 /// The error of a rollup that this program never wrote.

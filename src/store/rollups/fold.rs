@@ -8,10 +8,11 @@ use std::collections::BTreeMap;
 
 use super::delivery_hour::DeliveryHour;
 use super::event_hour::EventHour;
-use super::folded::{Activity, Additions, MonthCounts};
+use super::folded::{AccountHour, Activity, Additions, MonthCounts};
+use super::type_outcomes::TypeOutcomes;
 use crate::domain::{EndpointId, HOUR_MINUTES, Month, OrgId, minute_of};
 use crate::store::advisory_locks::FOLDING;
-use crate::store::engine::{Args, Dialect, ROWS_MAX, Tx, Value, args};
+use crate::store::engine::{Args, Dialect, ROWS_MAX, Row, Tx, Value, args};
 use crate::store::{Result, Store, System};
 
 /// Deltas that a step takes at most.
@@ -107,7 +108,7 @@ async fn take(store: &Store, tx: &mut Tx<'_>, org: Option<OrgId>) -> Result<Take
     let mut taken = Taken { ids: Vec::new(), additions: Additions::default(), more: false };
     let lock = tx.dialect().lock(" FOR UPDATE SKIP LOCKED");
     let sql = format!(
-        "SELECT id, org_id, body FROM rollup_deltas WHERE {} ORDER BY id{lock}",
+        "SELECT id, org_id, body, labels FROM rollup_deltas WHERE {} ORDER BY id{lock}",
         is_one(tx.dialect())
     );
     for row in tx.all(sql, args![fitting(&sizes, bytes_max)]).await? {
@@ -115,7 +116,8 @@ async fn take(store: &Store, tx: &mut Tx<'_>, org: Option<OrgId>) -> Result<Take
             break;
         }
         taken.ids.push(row.get("id")?);
-        taken.additions.add(row.get("org_id")?, &row.get::<Vec<u8>>("body")?)?;
+        let (body, labels): (Vec<u8>, Option<Vec<u8>>) = (row.get("body")?, row.get_opt("labels")?);
+        taken.additions.add(row.get("org_id")?, &body, labels.as_deref())?;
     }
     taken.more = taken.ids.len() < sizes.len() || sizes.len() == DELTAS_PER_STEP;
     Ok(taken)
@@ -125,7 +127,8 @@ async fn take(store: &Store, tx: &mut Tx<'_>, org: Option<OrgId>) -> Result<Take
 async fn sizes(tx: &mut Tx<'_>, org: Option<OrgId>) -> Result<Vec<(i64, usize)>> {
     let of_org = if org.is_some() { "WHERE org_id = $2" } else { "" };
     let sql = format!(
-        "SELECT id, CAST(length(body) AS bigint) AS bytes FROM rollup_deltas {of_org}
+        "SELECT id, CAST(length(body) + coalesce(length(labels), 0) AS bigint) AS bytes
+         FROM rollup_deltas {of_org}
          ORDER BY id LIMIT $1"
     );
     let mut args = args![DELTAS_PER_STEP];
@@ -183,42 +186,72 @@ fn padded(mut rows: Vec<Args<'_>>) -> Vec<Args<'_>> {
 
 async fn add_hours(
     tx: &mut Tx<'_>,
-    mut hours: BTreeMap<(OrgId, String, i64), EventHour>,
+    mut hours: BTreeMap<(OrgId, String, i64), AccountHour>,
 ) -> Result<()> {
     let keys: Vec<_> =
         hours.keys().map(|(org, account, hour)| args![*org, account, *hour]).collect();
     let found = tx.all_values(
-        "SELECT h.org_id, h.account_id, h.hour, h.totals, h.minutes FROM ",
+        "SELECT h.org_id, h.account_id, h.hour, h.totals, h.minutes, h.outcome_totals,
+                h.outcome_minutes
+         FROM ",
         padded(keys),
         " CROSS JOIN rollup_hours h
          WHERE h.org_id = v.column1 AND h.account_id = v.column2 AND h.hour = v.column3",
     );
     for row in found.await? {
         let key = (row.get("org_id")?, row.get("account_id")?, row.get("hour")?);
-        let (totals, minutes): (Vec<u8>, Vec<u8>) = (row.get("totals")?, row.get("minutes")?);
         if let Some(hour) = hours.get_mut(&key) {
-            let mut stored = EventHour::decode(&totals, &minutes)?;
-            stored.merge(std::mem::take(hour));
-            *hour = stored;
+            hour.add_stored(&row)?;
         }
     }
-    let encode = |(key, hour): (_, EventHour)| Ok((key, hour.total(), hour.encode()?));
+    let encode = |(key, AccountHour { events, outcomes }): (_, AccountHour)| {
+        Ok((key, events.total(), events.encode()?, outcomes.encode()?.unzip()))
+    };
     let rows = hours.into_iter().map(encode).collect::<Result<Vec<_>>>()?;
-    let values = rows.iter().map(|((org, account, hour), total, (totals, minutes))| {
-        let (totals, minutes) = (totals.as_slice(), minutes.as_slice());
-        args![*org, account, *hour, total.events, total.bytes, totals, minutes]
+    let values = rows.iter().map(|((org, account, hour), total, events, outcomes)| {
+        let (totals, minutes) = (events.0.as_slice(), events.1.as_slice());
+        let mut row = args![*org, account, *hour, total.events, total.bytes, totals, minutes];
+        row.extend(args![outcomes.0.as_deref(), outcomes.1.as_deref()]);
+        row
     });
     tx.execute_values(
-        "INSERT INTO rollup_hours (org_id, account_id, hour, events, bytes, totals, minutes)
+        "INSERT INTO rollup_hours
+             (org_id, account_id, hour, events, bytes, totals, minutes, outcome_totals,
+              outcome_minutes)
          SELECT * FROM ",
         padded(values.collect()),
         " WHERE v.column1 IS NOT NULL
           ON CONFLICT (org_id, account_id, hour) DO UPDATE
               SET events = excluded.events, bytes = excluded.bytes, totals = excluded.totals,
-                  minutes = excluded.minutes",
+                  minutes = excluded.minutes,
+                  outcome_totals =
+                      coalesce(excluded.outcome_totals, rollup_hours.outcome_totals),
+                  outcome_minutes =
+                      coalesce(excluded.outcome_minutes, rollup_hours.outcome_minutes)",
     )
     .await?;
     Ok(())
+}
+
+impl AccountHour {
+    /// Adds what its row has: outcomes only where some are to be added, since otherwise that part stays as it is.
+    fn add_stored(&mut self, row: &Row) -> Result<()> {
+        let (totals, minutes): (Vec<u8>, Vec<u8>) = (row.get("totals")?, row.get("minutes")?);
+        let mut events = EventHour::decode(&totals, &minutes)?;
+        events.merge(std::mem::take(&mut self.events));
+        self.events = events;
+        if self.outcomes.is_empty() {
+            return Ok(());
+        }
+        let totals: Option<Vec<u8>> = row.get_opt("outcome_totals")?;
+        let minutes: Option<Vec<u8>> = row.get_opt("outcome_minutes")?;
+        if let (Some(totals), Some(minutes)) = (totals, minutes) {
+            let mut outcomes = TypeOutcomes::decode(&totals, &minutes)?;
+            outcomes.merge(&self.outcomes);
+            self.outcomes = outcomes;
+        }
+        Ok(())
+    }
 }
 
 async fn add_accounts(

@@ -5,8 +5,10 @@ use std::collections::BTreeMap;
 use uuid::Uuid;
 
 use super::delivery_hour::DeliveryHour;
-use super::delta::{DeltaRecord, Ended, EventRecord, OutcomeRecord, read_records};
+use super::delta::{DeltaRecord, Ended, EventRecord, OutcomeRecord, read_labelled};
 use super::event_hour::{EventCount, EventHour};
+use super::labels::OutcomeLabels;
+use super::type_outcomes::TypeOutcomes;
 use crate::domain::{EndpointId, Month, OrgId, Timestamp};
 use crate::store::Result;
 
@@ -21,13 +23,20 @@ pub(super) const ALL_ORGS: OrgId = OrgId::from_uuid(Uuid::nil());
 /// Additions to rows, by their keys in order.
 #[derive(Debug, Default)]
 pub(super) struct Additions {
-    pub(super) hours: BTreeMap<(OrgId, String, i64), EventHour>,
+    pub(super) hours: BTreeMap<(OrgId, String, i64), AccountHour>,
     pub(super) accounts: BTreeMap<(OrgId, String), Activity>,
     pub(super) event_types: BTreeMap<(OrgId, String), Activity>,
     pub(super) deliveries: BTreeMap<(OrgId, EndpointId, i64), DeliveryHour>,
     pub(super) months: BTreeMap<(OrgId, Month), MonthCounts>,
     /// Records that were read.
     pub(super) records: usize,
+}
+
+/// What is counted of an account in an hour.
+#[derive(Debug, Default)]
+pub(super) struct AccountHour {
+    pub(super) events: EventHour,
+    pub(super) outcomes: TypeOutcomes,
 }
 
 /// How often and when something was seen.
@@ -61,13 +70,13 @@ impl Activity {
 }
 
 impl Additions {
-    /// Adds a delta of an organisation.
-    pub(super) fn add(&mut self, org: OrgId, body: &[u8]) -> Result<()> {
-        read_records(body, |record| {
+    /// Adds a delta of an organisation, with the types and accounts of its outcomes.
+    pub(super) fn add(&mut self, org: OrgId, body: &[u8], labels: Option<&[u8]>) -> Result<()> {
+        read_labelled(body, labels, |record, labels| {
             self.records += 1;
             match record {
                 DeltaRecord::Event(event) => self.add_event(org, &event),
-                DeltaRecord::Outcome(outcome) => self.add_outcome(org, &outcome),
+                DeltaRecord::Outcome(outcome) => self.add_outcome(org, &outcome, labels),
             }
         })
     }
@@ -84,20 +93,31 @@ impl Additions {
         if let Some(account) = record.account_id {
             let key = (org, account.to_owned(), hour);
             let of_account = self.hours.entry(key).or_default();
-            of_account.count(minute, event_type, record.user_id, count);
+            of_account.events.count(minute, event_type, record.user_id, count);
             see(&mut self.accounts, org, account, record);
         }
         for (org, event_type) in [(org, event_type), (ALL_ORGS, "")] {
             let key = (org, ALL_ACCOUNTS.to_owned(), hour);
-            self.hours.entry(key).or_default().count(minute, event_type, None, count);
+            self.hours.entry(key).or_default().events.count(minute, event_type, None, count);
         }
         see(&mut self.event_types, org, event_type, record);
         let month = (org, Month::of(record.accepted_at()));
         self.months.entry(month).or_default().count.add(count);
     }
 
-    fn add_outcome(&mut self, org: OrgId, record: &OutcomeRecord) {
+    fn add_outcome(
+        &mut self,
+        org: OrgId,
+        record: &OutcomeRecord,
+        labels: Option<OutcomeLabels<'_>>,
+    ) {
         let (hour, minute) = record.hour_and_minute();
+        if let Some(OutcomeLabels { event_type, account_id }) = labels {
+            for account in [Some(ALL_ACCOUNTS), account_id].into_iter().flatten() {
+                let key = (org, account.to_owned(), hour);
+                self.hours.entry(key).or_default().outcomes.count(minute, event_type, record);
+            }
+        }
         let whole = [(org, record.endpoint()), (org, ALL_ENDPOINTS), (ALL_ORGS, ALL_ENDPOINTS)];
         for (org, endpoint) in whole {
             self.deliveries.entry((org, endpoint, hour)).or_default().count(minute, record);

@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 
 use super::DELTAS_READ_MAX;
 use super::delivery_hour::DeliveryCounts;
-use super::delta::{DeltaRecord, OutcomeRecord, read_records};
+use super::delta::{DeltaRecord, OutcomeRecord, read_labelled, read_records};
 use super::event_hour::{EventCount, read_type_minutes};
+use super::type_outcomes::{OutcomesByType, add_outcomes};
 use crate::domain::{EndpointId, LabelCursor, LabelPage, MinuteSpan, OrgId};
 use crate::store::engine::{Row, args};
 use crate::store::{Result, Store};
@@ -14,13 +15,24 @@ use uuid::Uuid;
 /// Accounts or endpoints on a page at most: each reads its hours.
 pub const GROUPS_PER_PAGE: u32 = 100;
 
-/// An account's events in a window.
+/// A page of groups.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GroupPage<T> {
+    /// The groups.
+    pub page: LabelPage<T>,
+    /// Whether so much waits to be folded that the latest events or outcomes were left out.
+    pub is_behind: bool,
+}
+
+/// An account's events in a window, and how their deliveries ended in it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AccountGroup {
     /// The account.
     pub account_id: String,
     /// Its events.
     pub count: EventCount,
+    /// The outcomes of its events, of all types.
+    pub deliveries: DeliveryCounts,
     /// The hour of its last event, by which the groups are listed.
     active_hour: i64,
 }
@@ -43,7 +55,8 @@ pub struct EndpointWindow {
     pub is_behind: bool,
 }
 
-/// The accounts of a page, the sums of the hours that are wholly in the window, and those of its edges.
+/// The accounts of a page, the sums of the hours that are wholly in the window, those of its edges, and the outcomes of
+/// both.
 const ACCOUNT_GROUPS: &str = "WITH page AS MATERIALIZED (
         SELECT account_id, active_hour FROM accounts
         WHERE org_id = $1 AND (active_hour, account_id) < ($2, $3) AND active_hour >= $4
@@ -63,42 +76,45 @@ const ACCOUNT_GROUPS: &str = "WITH page AS MATERIALIZED (
     FROM page p CROSS JOIN rollup_hours h
     WHERE h.org_id = $1 AND h.account_id = p.account_id AND (h.hour = $6 OR h.hour = $7)
     UNION ALL
-    SELECT 'delta', NULL, NULL, 0, body, NULL
-    FROM (SELECT body FROM rollup_deltas WHERE org_id = $1 ORDER BY id LIMIT $8) d";
+    SELECT 'outcomes', h.account_id, h.hour, 0, h.outcome_totals,
+           CASE WHEN h.hour = $6 OR h.hour = $7 THEN h.outcome_minutes END
+    FROM page p CROSS JOIN rollup_hours h
+    WHERE h.org_id = $1 AND h.account_id = p.account_id AND h.hour >= $6 AND h.hour <= $7
+      AND h.outcome_totals IS NOT NULL
+    UNION ALL
+    SELECT 'delta', NULL, NULL, 0, body, labels
+    FROM (SELECT body, labels FROM rollup_deltas WHERE org_id = $1 ORDER BY id LIMIT $8) d";
 
 impl Store {
-    /// A page of an organisation's accounts that have sent anything in a window, those that were active last first. It
-    /// may be shorter, also empty: accounts that were active before and after the window, but not in it, are left out.
+    /// A page of an organisation's accounts that have sent anything in a window, or whose deliveries ended in it, those
+    /// that were active last first. It may be shorter, also empty: accounts that were active before and after the window,
+    /// but not in it, are left out, and so are those that have sent nothing since it began.
     pub async fn account_groups(
         &self,
         org: OrgId,
         span: MinuteSpan,
         after: Option<&LabelCursor>,
         limit: u32,
-    ) -> Result<LabelPage<AccountGroup>> {
+    ) -> Result<GroupPage<AccountGroup>> {
         let limit = limit.min(GROUPS_PER_PAGE);
         let (hour, label) =
             after.map_or((i64::MAX, "\u{10ffff}"), |after| (after.number, after.label.as_str()));
         let (first, last) = (span.hours().start, span.hours().end - 1);
         let args = args![org, hour, label, first, limit + 1, first, last, DELTAS_READ_MAX];
         let mut groups = BTreeMap::<String, AccountGroup>::new();
+        let mut deltas = 0;
         for row in self.engine.all(ACCOUNT_GROUPS, args).await? {
             let part: String = row.get("part")?;
             if part == "delta" {
-                read_records(&row.get::<Vec<u8>>("totals")?, |record| {
-                    if let DeltaRecord::Event(event) = record
-                        && span.has(event.at())
-                        && let Some(group) = event.account_id.and_then(|id| groups.get_mut(id))
-                    {
-                        group.count.add(event.count());
-                    }
-                })?;
+                deltas += 1;
+                add_account_delta(&mut groups, &row, span)?;
                 continue;
             }
             let (account_id, number): (String, i64) = (row.get("account_id")?, row.get("number")?);
             let of_account = groups.entry(account_id.clone()).or_insert_with(|| AccountGroup {
                 account_id,
                 count: EventCount::default(),
+                deliveries: DeliveryCounts::default(),
                 active_hour: number,
             });
             match part.as_str() {
@@ -106,6 +122,7 @@ impl Store {
                     .count
                     .add(EventCount { events: row.get("number")?, bytes: row.get("bytes")? }),
                 "edge" => of_account.count.add(edge_count(&row, span)?),
+                "outcomes" => add_type_outcomes(&mut of_account.deliveries, &row, span)?,
                 _ => {}
             }
         }
@@ -117,8 +134,10 @@ impl Store {
         let position =
             |row: &AccountGroup| LabelCursor::new(row.active_hour, row.account_id.as_str());
         let mut page = LabelPage::from_rows(rows, limit, position);
-        page.data.retain(|group| group.count.events > 0);
-        Ok(page)
+        page.data.retain(|group| {
+            group.count.events > 0 || group.deliveries != DeliveryCounts::default()
+        });
+        Ok(GroupPage { page, is_behind: deltas >= DELTAS_READ_MAX })
     }
 
     /// A page of an organisation's endpoints by their ids, with the outcomes of a window.
@@ -128,7 +147,7 @@ impl Store {
         span: MinuteSpan,
         after: Option<EndpointId>,
         limit: u32,
-    ) -> Result<LabelPage<EndpointGroup>> {
+    ) -> Result<GroupPage<EndpointGroup>> {
         let limit = limit.min(GROUPS_PER_PAGE);
         let sql = "WITH page AS MATERIALIZED (
                 SELECT id FROM endpoints WHERE org_id = $1 AND id > $2 AND removed_at IS NULL
@@ -151,9 +170,11 @@ impl Store {
         let args =
             args![org, after, limit + 1, hours.start, hours.end, first, last, DELTAS_READ_MAX];
         let mut groups = BTreeMap::<Uuid, DeliveryCounts>::new();
+        let mut deltas = 0;
         for row in self.engine.all(sql, args).await? {
             let part: String = row.get("part")?;
             if part == "delta" {
+                deltas += 1;
                 new_outcomes(&row, span, |endpoint, outcome| {
                     if let Some(counts) = groups.get_mut(&endpoint.uuid()) {
                         counts.count(outcome);
@@ -169,9 +190,10 @@ impl Store {
         let group =
             |(id, deliveries)| EndpointGroup { endpoint_id: EndpointId::from_uuid(id), deliveries };
         let rows = groups.into_iter().map(group).collect();
-        Ok(LabelPage::from_rows(rows, limit, |group: &EndpointGroup| {
+        let page = LabelPage::from_rows(rows, limit, |group: &EndpointGroup| {
             LabelCursor::new(0, group.endpoint_id.to_string())
-        }))
+        });
+        Ok(GroupPage { page, is_behind: deltas >= DELTAS_READ_MAX })
     }
 
     /// The outcomes of an endpoint in some windows, of which `longest` has all.
@@ -221,6 +243,40 @@ fn edge_count(row: &Row, span: MinuteSpan) -> Result<EventCount> {
         }
     })?;
     Ok(sum)
+}
+
+/// Adds what is not folded yet to the accounts of a page.
+fn add_account_delta(
+    groups: &mut BTreeMap<String, AccountGroup>,
+    row: &Row,
+    span: MinuteSpan,
+) -> Result<()> {
+    let (body, labels): (Vec<u8>, Option<Vec<u8>>) = (row.get("totals")?, row.get_opt("minutes")?);
+    read_labelled(&body, labels.as_deref(), |record, labels| {
+        let (account, at) = match &record {
+            DeltaRecord::Event(event) => (event.account_id, event.at()),
+            DeltaRecord::Outcome(outcome) => {
+                (labels.and_then(|labels| labels.account_id), outcome.at())
+            }
+        };
+        let Some(group) = account.filter(|_| span.has(at)).and_then(|id| groups.get_mut(id)) else {
+            return;
+        };
+        match record {
+            DeltaRecord::Event(event) => group.count.add(event.count()),
+            DeltaRecord::Outcome(outcome) => group.deliveries.count_result(&outcome),
+        }
+    })
+}
+
+/// Adds the outcomes of an account's hour, of all types.
+fn add_type_outcomes(counts: &mut DeliveryCounts, row: &Row, span: MinuteSpan) -> Result<()> {
+    let totals: Vec<u8> = row.get("totals")?;
+    let minutes: Vec<u8> = row.get_opt("minutes")?.unwrap_or_default();
+    let mut by_type = OutcomesByType::new();
+    add_outcomes(&mut by_type, &totals, &minutes, span.part_of(row.get("number")?).as_ref())?;
+    by_type.values().for_each(|of_type| counts.merge(of_type));
+    Ok(())
 }
 
 fn add_delivery_hour(counts: &mut DeliveryCounts, row: &Row, span: MinuteSpan) -> Result<()> {

@@ -12,7 +12,8 @@
 //! the organisation's deltas that are not folded yet. So counts are exact as soon as an event can be read.
 //!
 //! Events count by their own time where they have one, see [`delta::counted_at`]. Rows are per hour, with the minutes
-//! inside, see [`event_hour`].
+//! inside, see [`event_hour`]. Outcomes count by their endpoint, and by the type and account of their event, see
+//! [`type_outcomes`].
 //!
 //! # Failure
 //! A delta commits with what it counts, and goes with the transaction that folds it: crashes, repeats of a batch and
@@ -29,7 +30,9 @@ mod fold;
 mod folded;
 mod groups;
 mod histogram;
+mod labels;
 mod months;
+mod type_outcomes;
 mod windows;
 
 pub use activity::{ACCOUNTS_SAMPLED_FROM, AccountRow, EventTypeRow};
@@ -39,8 +42,9 @@ pub(in crate::store) use erasure::RollupErasure;
 pub(in crate::store) use erasure::erase_some;
 pub use event_hour::{EventCount, OTHER_TYPES, TYPES_COUNTED_MAX, USERS_COUNTED_MAX, WindowCounts};
 pub use fold::{DELTAS_COUNTED_MAX, FoldStep};
-pub use groups::{AccountGroup, EndpointGroup, EndpointWindow, GROUPS_PER_PAGE};
+pub use groups::{AccountGroup, EndpointGroup, EndpointWindow, GROUPS_PER_PAGE, GroupPage};
 pub use histogram::LatencyHistogram;
+pub(in crate::store) use labels::{LabelsByEvent, labels_statement, read_labels_row};
 pub use months::MonthUsage;
 pub use windows::CountedWindow;
 

@@ -36,6 +36,7 @@ pub(super) async fn record(
         org_id: leased.event.org_id,
         endpoint_id: leased.endpoint.id,
         event_received_at: leased.event.received_at,
+        labels: Some(leased.event.labels()),
         token: leased.lease.token,
         attempt: Some(attempt),
         decision,

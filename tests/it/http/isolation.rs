@@ -20,6 +20,7 @@ async fn stranger_finds_nothing_and_changes_nothing() {
         org_id: acme.org_id,
         endpoint_id: leased.endpoint.id,
         event_received_at: event.received_at,
+        labels: None,
         token: leased.lease.token,
         attempt: None,
         decision: Decision::Dead(DeadReason::Gone),

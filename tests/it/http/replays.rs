@@ -32,6 +32,7 @@ async fn bury(server: &Server, leased: &LeasedDelivery) {
         org_id: leased.event.org_id,
         endpoint_id: leased.endpoint.id,
         event_received_at: leased.event.received_at,
+        labels: Some(leased.event.labels()),
         token: leased.lease.token,
         attempt: Some(attempt),
         decision: Decision::Dead(DeadReason::Exhausted),

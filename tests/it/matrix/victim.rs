@@ -44,6 +44,7 @@ impl Victim {
             org_id: victim.tenant.org_id,
             endpoint_id: leased.endpoint.id,
             event_received_at: first.received_at,
+            labels: None,
             token: leased.lease.token,
             attempt: None,
             decision: Decision::Dead(DeadReason::Gone),

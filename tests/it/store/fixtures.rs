@@ -160,6 +160,7 @@ pub(crate) fn outcome(
         org_id: leased.event.org_id,
         endpoint_id: leased.endpoint.id,
         event_received_at: leased.event.received_at,
+        labels: Some(leased.event.labels()),
         token: leased.lease.token,
         attempt: Some(failed_attempt(leased.attempts + 1, decided_at)),
         decision,

@@ -39,6 +39,7 @@ mod retention_days;
 mod retries;
 mod rollup_ageing;
 mod rollup_lists;
+mod rollup_outcomes;
 mod rollup_plans;
 mod rollups;
 mod schedule;

@@ -229,6 +229,8 @@ async fn deliveries_beyond_the_bound_expire(subject: &Subject) {
     let counted = subject.store.endpoint_windows(org, endpoint.id, windows[0], &windows).await;
     let counts = &counted.unwrap().windows[0];
     assert_eq!((counts.dead, counts.failed_attempts, counts.delivered), (50, 0, 0));
+    let by_type = subject.store.types_window(org, None, windows[0]).await.unwrap().outcomes;
+    assert_eq!(by_type["a.b"].dead, 50);
     let told = DeliveryFilter { endpoint_id: Some(owner.id), ..DeliveryFilter::default() };
     let told = subject.store.deliveries(org, &told, FIRST_PAGE).await.unwrap().data;
     let event = subject.store.event(org, told[0].event_id).await.unwrap().unwrap();

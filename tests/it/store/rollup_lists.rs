@@ -25,7 +25,7 @@ on_both!(
     buckets_are_listed_page_by_page,
 );
 
-fn delivered(leased: &LeasedDelivery, decided_at: Timestamp) -> Outcome {
+pub(super) fn delivered(leased: &LeasedDelivery, decided_at: Timestamp) -> Outcome {
     let attempt = Attempt {
         status_code: Some(200),
         error_class: None,
@@ -88,19 +88,19 @@ async fn outcomes_are_counted_by_endpoint(subject: &Subject) {
         let counts = read(other.id).await;
         assert_eq!((counts[0].delivered, counts[0].dead, counts[0].failed_attempts), (1, 1, 2));
         assert_eq!((counts[1].delivered, counts[1].dead, counts[1].failed_attempts), (0, 1, 2));
-        let page = subject.store.endpoint_groups(org, always(), None, 1).await.unwrap();
+        let page = subject.store.endpoint_groups(org, always(), None, 1).await.unwrap().page;
         let mut ids = [one.id.to_string(), other.id.to_string()];
         ids.sort();
         assert_eq!(page.data[0].endpoint_id.to_string(), ids[0]);
         let after = page.next_cursor.unwrap().label.parse().unwrap();
-        let page = subject.store.endpoint_groups(org, always(), Some(after), 5).await.unwrap();
+        let page = subject.store.endpoint_groups(org, always(), Some(after), 5).await.unwrap().page;
         assert_eq!((page.data.len(), page.next_cursor), (1, None));
         let scope = MetricsScope { org: Some(org), account_id: None, event_type: None };
         let page = subject.store.buckets(&scope, BucketUnit::Hour, always(), 9).await.unwrap();
         let outcomes: Vec<_> = page
             .buckets
             .iter()
-            .map(|(_, bucket)| bucket.deliveries.as_ref().unwrap())
+            .map(|(_, bucket)| &bucket.deliveries)
             .map(|counts| (counts.delivered, counts.dead))
             .collect();
         assert_eq!(outcomes, [(1, 0), (3, 1)]);
@@ -161,7 +161,7 @@ async fn accounts_are_listed_by_activity_and_types_by_name(subject: &Subject) {
     persist(subject, &[labelled(org, "t.aa", "busy", "u", at(9)), events[0].clone()], at(0)).await;
     let (mut types, mut after) = (Vec::new(), None::<String>);
     loop {
-        let page = subject.store.event_types(org, after.as_deref(), 2).await.unwrap();
+        let page = subject.store.event_types(org, after.as_deref(), 2).await.unwrap().page;
         types.extend(page.data.into_iter().map(|row| (row.event_type, row.count.events)));
         let Some(next) = page.next_cursor else { break };
         after = Some(next.label);
@@ -169,14 +169,14 @@ async fn accounts_are_listed_by_activity_and_types_by_name(subject: &Subject) {
     let expected = [("t.a", 1), ("t.aa", 1), ("t.b", 2), ("t.c", 1)];
     assert_eq!(types, expected.map(|(name, events)| (name.to_owned(), events)));
     let span = MinuteSpan::covering(at(0), at(hour));
-    let page = subject.store.account_groups(org, span, None, 9).await.unwrap();
+    let page = subject.store.account_groups(org, span, None, 9).await.unwrap().page;
     let groups: Vec<_> =
         page.data.iter().map(|group| (group.account_id.as_str(), group.count.events)).collect();
     assert_eq!(groups, [("busy", 2), ("quiet", 1)]);
-    let page = subject.store.account_groups(org, always(), None, 1).await.unwrap();
+    let page = subject.store.account_groups(org, always(), None, 1).await.unwrap().page;
     assert_eq!(page.data[0].count.events, 3);
     let rest = subject.store.account_groups(org, always(), page.next_cursor.as_ref(), 9).await;
-    assert_eq!(rest.unwrap().data.len(), 2);
+    assert_eq!(rest.unwrap().page.data.len(), 2);
 }
 
 async fn erasing_an_account_leaves_the_sums_of_the_organisation(subject: &Subject) {
@@ -207,7 +207,7 @@ async fn operational_events_are_counted_as_others_are(subject: &Subject) {
     let dead = outcome(&leased[0], EXHAUSTED, at(2));
     subject.store.system().record_outcomes(&[dead]).await.unwrap();
     fold(&subject.store).await;
-    let types = subject.store.event_types(org, None, 9).await.unwrap();
+    let types = subject.store.event_types(org, None, 9).await.unwrap().page;
     let names: Vec<_> = types.data.iter().map(|row| row.event_type.as_str()).collect();
     assert_eq!(names, ["a", "hookgate.delivery.exhausted"]);
     let events = subject.count("SELECT count(*) FROM events").await;

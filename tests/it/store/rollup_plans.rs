@@ -10,7 +10,7 @@ on_both!(every_read_of_the_rollups_uses_an_index);
 
 /// A hundred accounts and endpoints with a thousand hours each. The blobs are an event of type `t`, and no outcome.
 const SQLITE: &str = "WITH RECURSIVE n (i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n WHERE i < 99999)
-    INSERT INTO rollup_hours
+    INSERT INTO rollup_hours (org_id, account_id, hour, events, bytes, totals, minutes)
     SELECT (SELECT min(id) FROM orgs), 'a' || (i % 100), 490000 + i / 100, 1, 2, x'01017401020000', x'01010001020000'
     FROM n;
     WITH RECURSIVE n (i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n WHERE i < 99999)
@@ -26,7 +26,7 @@ const SQLITE: &str = "WITH RECURSIVE n (i) AS (SELECT 0 UNION ALL SELECT i + 1 F
     WITH RECURSIVE n (i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n WHERE i < 99999)
     INSERT INTO rollup_months SELECT randomblob(16), 202601, i, 0, 0, 0 FROM n;
     ANALYZE;";
-const POSTGRES: &str = "INSERT INTO rollup_hours
+const POSTGRES: &str = "INSERT INTO rollup_hours (org_id, account_id, hour, events, bytes, totals, minutes)
     SELECT (SELECT id FROM orgs ORDER BY id LIMIT 1), 'a' || (i % 100), 490000 + i / 100, 1, 2,
            '\\x01017401020000', '\\x01010001020000'
     FROM generate_series(0, 99999) i;
@@ -87,8 +87,13 @@ async fn every_read_of_the_rollups_uses_an_index(subject: &Subject) {
         assert_eq!(store.account_window(org, "never", month).await.unwrap(), None);
     })
     .await;
+    check(subject, "types of an account", async |store| {
+        let window = store.types_window(org, Some("a7"), month).await.unwrap();
+        assert_eq!(window.counts.types["t"].events, 744);
+    })
+    .await;
     check(subject, "types", async |store| {
-        store.org_window(org, month).await.unwrap();
+        store.types_window(org, None, month).await.unwrap();
     })
     .await;
     for unit in [BucketUnit::Minute, BucketUnit::Hour, BucketUnit::Day] {
@@ -112,7 +117,7 @@ async fn every_read_of_the_rollups_uses_an_index(subject: &Subject) {
     }
     check(subject, "groups of accounts", async |store| {
         let after = LabelCursor::new(490_500, "a5");
-        let page = store.account_groups(org, month, Some(&after), 50).await.unwrap();
+        let page = store.account_groups(org, month, Some(&after), 50).await.unwrap().page;
         assert!(page.data.len() <= 50);
     })
     .await;
@@ -134,7 +139,7 @@ async fn every_read_of_the_rollups_uses_an_index(subject: &Subject) {
     })
     .await;
     check(subject, "types by name", async |store| {
-        assert_eq!(store.event_types(org, Some("t5"), 50).await.unwrap().data.len(), 50);
+        assert_eq!(store.event_types(org, Some("t5"), 50).await.unwrap().page.data.len(), 50);
     })
     .await;
     check(subject, "usage", async |store| {

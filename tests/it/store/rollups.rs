@@ -96,7 +96,7 @@ async fn check(store: &Store, org: OrgId, events: &[Event]) {
             let counted = counted(store, org, account, span).await;
             assert_eq!(counted, expected(events, account, span), "{account} {span:?}");
         }
-        let window = store.org_window(org, span).await.unwrap();
+        let window = store.types_window(org, None, span).await.unwrap();
         let all: u64 = window.counts.types.values().map(|count| count.events).sum();
         let happened = events.iter().filter(|event| span.has(event.timestamp())).count();
         assert_eq!(all, happened as u64, "{span:?}");
@@ -193,7 +193,7 @@ async fn batches_and_folds_at_the_same_time_lose_nothing(subject: &Subject) {
     };
     let reading = async {
         for _ in 0..20 {
-            let window = subject.store.org_window(org, always()).await.unwrap();
+            let window = subject.store.types_window(org, None, always()).await.unwrap();
             let sum: u64 = window.counts.types.values().map(|count| count.events).sum();
             assert!(sum <= 240, "{sum}");
         }

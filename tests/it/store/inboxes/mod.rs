@@ -14,6 +14,7 @@ use hookgate::store::{InboxLookup, InboxSettle, ReceiveRequest, ReceivedEvents, 
 use tokio::task::JoinSet;
 
 use super::fixtures::{ALL_LETTERS, FIRST_PAGE, add_endpoint, add_org, at, persist, some_event};
+use super::rollups::always;
 use super::{Subject, on_both};
 use crate::support::store::due_endpoints;
 
@@ -118,6 +119,8 @@ async fn consumers_share_what_waits(subject: &Subject) {
     assert_eq!(ids(&receive_max(&other, org, &inbox, 3, at(10)).await), events[3..]);
     assert!(receive(subject, org, &inbox, 10).await.is_empty());
     assert_eq!(settle(subject, org, &inbox, &events).await, 5);
+    let by_type = subject.store.types_window(org, None, always()).await.unwrap().outcomes;
+    assert_eq!(by_type["a.b"].delivered, 5);
     assert!(receive(subject, org, &inbox, 1_000).await.is_empty());
     let filter = DeliveryFilter { endpoint_id: Some(inbox.id), ..DeliveryFilter::default() };
     let page = subject.store.deliveries(org, &filter, FIRST_PAGE).await.unwrap();
@@ -317,6 +320,8 @@ async fn dead_delivery_that_is_retried_is_received_as_often_as_a_new_one(subject
     let delivery = letters.data[0].delivery_id.unwrap();
     subject.store.retry_delivery(org, delivery, &Actor::CLI, at(now)).await.unwrap().unwrap();
     exhaust(subject, org, &inbox, now).await;
+    let by_type = subject.store.types_window(org, None, always()).await.unwrap().outcomes;
+    assert_eq!(by_type["a.b"].dead, 2);
 }
 
 async fn nothing_walks_what_waits(subject: &Subject) {
