@@ -83,6 +83,14 @@ pub(super) const AGED: &[AgedTable] = &[
         which: "true",
         kept: Kept::Setting(|config| config.rollup_retention),
     },
+    AgedTable {
+        table: "event_types",
+        key: "org_id, event_type",
+        time: "active_hour",
+        unit: Unit::Hours,
+        which: "true",
+        kept: Kept::Setting(|config| config.rollup_retention),
+    },
 ];
 
 /// Tables with an index on the time alone.

@@ -27,7 +27,10 @@ async fn rollups_are_kept_as_long_as_their_setting_says(subject: &Subject) {
     let org = add_org(subject).await;
     for day in [0, 20] {
         let name = format!("day-{day}");
-        persist(subject, &[labelled(org, "a", &name, "u", at(day * DAY))], at(day * DAY)).await;
+        let own = format!("t.{day}");
+        let events =
+            ["a", &own].map(|event_type| labelled(org, event_type, &name, "u", at(day * DAY)));
+        persist(subject, &events, at(day * DAY)).await;
     }
     fold(&subject.store).await;
     let config = RetentionConfig {
@@ -41,6 +44,12 @@ async fn rollups_are_kept_as_long_as_their_setting_says(subject: &Subject) {
     assert_eq!(types["a"], 1);
     let old = "SELECT count(*) FROM rollup_hours WHERE hour < 491136";
     assert_eq!(subject.count(old).await, 0, "sums of the organisation and of all go, too");
+    let types = subject.store.event_types(org, None, 9).await.unwrap().page.data;
+    let names: Vec<_> =
+        types.iter().map(|row| (row.event_type.as_str(), row.count.events)).collect();
+    assert_eq!(names, [("a", 2), ("t.20", 1)], "a type that still comes keeps its count");
+    let months = subject.count("SELECT count(*) FROM rollup_months").await;
+    assert!(months > 0, "usage by month stays");
 }
 
 async fn erasure_of_an_account_takes_its_counts_away(subject: &Subject) {
