@@ -5,7 +5,7 @@ use reqwest::Method;
 
 use super::CliError;
 use super::api::{ListArgs, ServerArgs};
-use crate::domain::{DeadLetterId, EndpointId};
+use crate::domain::{DeadLetterId, EndpointId, EventId};
 
 #[derive(Subcommand, Debug)]
 pub(super) enum DeadLetterCommand {
@@ -14,6 +14,9 @@ pub(super) enum DeadLetterCommand {
         /// To this endpoint
         #[arg(long, value_name = "ID")]
         endpoint: Option<EndpointId>,
+        /// Of this event
+        #[arg(long, value_name = "ID")]
+        event: Option<EventId>,
         /// Only those that were replayed, or only the others
         #[arg(long)]
         replayed: Option<bool>,
@@ -38,9 +41,10 @@ pub(super) struct OneDeadLetter {
 /// Runs a command on dead letters.
 pub(super) async fn run(command: DeadLetterCommand) -> Result<(), CliError> {
     match command {
-        DeadLetterCommand::List { endpoint, replayed, list } => {
+        DeadLetterCommand::List { endpoint, event, replayed, list } => {
             let parameters = [
                 ("endpoint_id", endpoint.map(|id| id.to_string())),
+                ("event_id", event.map(|id| id.to_string())),
                 ("replayed", replayed.map(|replayed| replayed.to_string())),
             ];
             let fields =

@@ -87,6 +87,9 @@ pub struct DeadLetter {
 pub struct DeadLetterFilter {
     /// Only this endpoint's.
     pub endpoint_id: Option<EndpointId>,
+    /// Only this event's.
+    #[serde(skip)]
+    pub event_id: Option<EventId>,
     /// Only this reason.
     pub reason: Option<DeadReason>,
     /// Only events whose type matches. Never matches events that the store rejected.

@@ -68,6 +68,7 @@ impl Store {
     ) -> Result<Page<DeadLetter>> {
         let DeadLetterFilter {
             endpoint_id,
+            event_id,
             reason,
             event_type,
             since,
@@ -82,6 +83,7 @@ impl Store {
         let dialect = self.engine.dialect();
         let mut query = ListQuery::new(dialect, listed, org, bounds, PARAMETERS_BEFORE);
         query.equal_unscoped("endpoint_id", Some("dead_letters_by_endpoint"), *endpoint_id);
+        query.equal_unscoped("event_id", Some("dead_letters_by_event"), *event_id);
         let class = error_class.map(ErrorClass::as_str);
         query.equal_within(("error_class", "dead_letters_by_error_class", FAILED), class);
         let code = status_code.map(u32::from);

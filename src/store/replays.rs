@@ -57,9 +57,11 @@ fn values(replay: &Replay, cursor: Cursor) -> [Value<'_>; COLUMNS.0.len()] {
         created_at,
         finished_at,
     } = replay;
-    // Every dead letter that was not replayed yet is meant, so `replayed` says nothing here.
+    // Every dead letter that was not replayed yet is meant, so `replayed` says nothing here. Those of one event are
+    // replayed with the event.
     let DeadLetterFilter {
         endpoint_id,
+        event_id: _,
         reason,
         event_type,
         since,
@@ -99,6 +101,7 @@ fn read(row: &Row) -> Result<Replay> {
         action: row.parse("action")?,
         filter: DeadLetterFilter {
             endpoint_id: row.get_opt("endpoint_id")?,
+            event_id: None,
             reason: row.parse_opt("reason")?,
             event_type: row.parse_opt("event_type")?,
             since: row.get_opt("since")?,

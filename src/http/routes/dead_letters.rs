@@ -6,7 +6,7 @@ use crate::api::dead_letters;
 use crate::api::views::DeadLetterReplay;
 use crate::domain::{
     Cursor, DeadLetter, DeadLetterFilter, DeadLetterId, DeadReason, EndpointId, ErrorClass,
-    EventTypeFilter, Timestamp,
+    EventId, EventTypeFilter, Timestamp,
 };
 use crate::http::error::ApiError;
 use crate::http::extract::{Caller, EndpointsManage, EventsRead, Id, Scoped};
@@ -21,6 +21,8 @@ query_fields! {
     pub(in crate::http) struct DeadLetterQuery {
         /// Of deliveries to this endpoint.
         endpoint_id: EndpointId,
+        /// Of this event.
+        event_id: EventId,
         /// With this reason.
         reason: DeadReason,
         /// Of events of this type: `user.login`, or a prefix such as `user.*`, `user:*` or `user/*`.
@@ -94,6 +96,7 @@ impl DeadLetterQuery {
     pub(in crate::http) fn filter(self) -> DeadLetterFilter {
         let Self {
             endpoint_id,
+            event_id,
             reason,
             r#type: event_type,
             since,
@@ -106,6 +109,7 @@ impl DeadLetterQuery {
         let status_code = status_code.map(|code| code.0);
         DeadLetterFilter {
             endpoint_id,
+            event_id,
             reason,
             event_type,
             since,

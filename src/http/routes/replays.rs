@@ -127,6 +127,7 @@ impl From<DeadLetterSelection> for DeadLetterFilter {
         } = selection;
         Self {
             endpoint_id,
+            event_id: None,
             reason,
             event_type: r#type,
             since,

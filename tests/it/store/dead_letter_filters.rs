@@ -51,6 +51,12 @@ async fn every_pair_of_filters_of_dead_letters_lists_what_a_plain_filter_does(su
         move |filter: &mut DeadLetterFilter| filter.endpoint_id = Some(few),
         move |known: &Known| known.endpoint_id == few,
     ));
+    let event = dead[7].event_id;
+    choices.push(choice(
+        format!("event {event}"),
+        move |filter: &mut DeadLetterFilter| filter.event_id = Some(event),
+        move |known: &Known| known.event_id == event,
+    ));
     for (number, one) in choices.iter().enumerate() {
         for other in &choices[number..] {
             for order in ORDERS {

@@ -2,7 +2,7 @@
 
 use hookgate::domain::{
     DeadLetterFilter, DeadReason, DeliveryFilter, DeliveryStatus, EndpointId, ErrorClass,
-    EventFilter, EventTypeFilter, OrgId, PageRequest, TraceFilter, TraceId,
+    EventFilter, EventId, EventTypeFilter, OrgId, PageRequest, TraceFilter, TraceId,
 };
 use hookgate::store::Store;
 
@@ -240,6 +240,7 @@ async fn every_filter_of_dead_letters_is_read_by_an_index(subject: &Subject) {
     let by_org = ("dead_letters_by_org", "dead_letters_by_org");
     let by_endpoint = ("dead_letters_by_endpoint", "dead_letters_by_endpoint");
     let by_type = ("dead_letters_by_type", "dead_letters_by_type");
+    let by_event = ("dead_letters_by_event", "dead_letters_by_event");
     let by_reason = ("dead_letters_by_reason", "dead_letters_by_reason");
     let unreplayed = ("dead_letters_unreplayed", "dead_letters_unreplayed");
     let replayed = ("dead_letters_replayed", "dead_letters_replayed");
@@ -248,6 +249,7 @@ async fn every_filter_of_dead_letters_is_read_by_an_index(subject: &Subject) {
     let cases = [
         (all.clone(), by_org, 100),
         (DeadLetterFilter { endpoint_id: Some(endpoint), ..all.clone() }, by_endpoint, 100),
+        (DeadLetterFilter { event_id: Some(EventId::mint(at(1))), ..all.clone() }, by_event, 0),
         (DeadLetterFilter { reason: exhausted, ..all.clone() }, by_reason, 100),
         (DeadLetterFilter { reason: unstorable, ..all.clone() }, by_reason, 0),
         (DeadLetterFilter { event_type: of_type("order.t3"), ..all.clone() }, by_type, 100),
@@ -318,7 +320,7 @@ async fn dead_letters_know_the_type_of_their_event(subject: &Subject) {
     let dead: Vec<_> =
         leased.iter().map(|leased| outcome(leased, super::fixtures::EXHAUSTED, at(2))).collect();
     subject.store.system().record_outcomes(&dead).await.unwrap();
-    let record = hookgate::domain::EventId::mint(at(2));
+    let record = EventId::mint(at(2));
     subject.store.quarantine_event(org, record, b"{}", "no", at(2)).await.unwrap();
     check_types(subject, org).await;
 }

@@ -23,6 +23,7 @@ pub(crate) const DISABLE_AFTER: std::time::Duration = std::time::Duration::from_
 /// Every dead letter.
 pub(crate) const ALL_LETTERS: DeadLetterFilter = DeadLetterFilter {
     endpoint_id: None,
+    event_id: None,
     reason: None,
     event_type: None,
     since: None,
