@@ -3,7 +3,8 @@
 
 A store is filled by `hookgate seed`: accounts by Zipf's law, of which the largest has a fifth of the events, over 30
 days. Summaries, event metrics, event types and accounts are read over one connection, and the same is computed from
-the table of events by SQL.
+the table of events by SQL. `hookgate seed` makes no deliveries: the script adds endpoints, and writes how their deliveries
+ended, by endpoint, type and account, into the hours of the rollups.
 
   tests/load/reads.py path/to/hookgate                                SQLite, in a temporary directory
   tests/load/reads.py path/to/hookgate --data-dir DIR                 the same; the store is kept
@@ -31,6 +32,9 @@ COLD_ACCOUNTS = 200
 REQUESTS = 200
 QUERY_SECONDS_MAX = 20
 COUNTED_WAIT_SECONDS = 600
+ENDPOINTS = 20
+# Accounts whose hours get outcomes: those with the most events.
+ACCOUNTS_WITH_OUTCOMES = 100
 
 
 def arguments(description):
@@ -65,6 +69,18 @@ class Store:
                 rows = connection.execute(sql).fetchall()
         return rows, 1000 * (time.perf_counter() - began)
 
+    def execute(self, sql):
+        """Runs statements."""
+        if self.url:
+            psql = ["psql", "--no-psqlrc", "--quiet", "--set", "ON_ERROR_STOP=1", "--dbname", self.url, "--file", "-"]
+            subprocess.run(psql, check=True, input=sql, text=True)
+        else:
+            with contextlib.closing(sqlite3.connect(self.directory / "hookgate.db", timeout=60)) as connection:
+                connection.executescript(sql)
+
+    def bytes(self, value):
+        return f"'\\x{value.hex()}'" if self.url else f"x'{value.hex()}'"
+
     def id(self, text):
         return f"'{text}'" if self.url else f"x'{text.replace('-', '')}'"
 
@@ -84,6 +100,15 @@ class Client:
         if response.status != 200:
             raise SystemExit(f"{path}: {response.status} {body[:300]}")
         return json.loads(body)
+
+    def post(self, path, body):
+        headers = {**self.headers, "Content-Type": "application/json"}
+        self.connection.request("POST", path, body=json.dumps(body), headers=headers)
+        response = self.connection.getresponse()
+        text = response.read()
+        if response.status >= 300:
+            raise SystemExit(f"{path}: {response.status} {text[:300]}")
+        return json.loads(text)
 
     def timed(self, path):
         began = time.perf_counter()
@@ -171,10 +196,53 @@ def main():
             print(f"counted within {time.perf_counter() - began:.0f} s\n")
             # A connection that nobody used meanwhile may be closed.
             client = Client(port, key)
-            measure(store, client, org, datetime.fromisoformat(told["until"]))
+            until = datetime.fromisoformat(told["until"])
+            endpoint = add_outcomes(store, client, org, until)
+            measure(store, client, org, endpoint, until)
 
 
-def measure(store, client, org, until):
+def outcome_counts(delivered):
+    """Counts of outcomes as src/store/rollups/delivery_hour.rs writes them: so many were delivered, one was given up,
+    two attempts failed; and how long deliveries took, in two buckets."""
+    return bytes([delivered, 1, 2, 2, 5, delivered - 1, 9, 1, 1, 3, delivered])
+
+
+def by_minute(delivered):
+    return bytes([60]) + b"".join(bytes([minute]) + outcome_counts(delivered) for minute in range(60))
+
+
+def add_outcomes(store, client, org, until):
+    """Endpoints, with outcomes in every hour, and outcomes by type of the organisation and its largest accounts. Returns
+    the id of an endpoint."""
+    known = client.get("/api/endpoints?limit=100")["data"]
+    if len(known) >= ENDPOINTS:
+        return known[0]["id"]
+    body = {"url": "https://receiver.example/hooks", "event_types": ["never.sent"]}
+    ids = [client.post("/api/endpoints", body)["id"] for _ in range(ENDPOINTS)]
+    last = int(until.timestamp()) // 3600
+    hours = range(last - 24 * DAYS, last + 1)
+    minutes, totals = store.bytes(by_minute(3)), store.bytes(outcome_counts(120))
+    statements = ["BEGIN;"]
+    for endpoint in [*ids, "00000000-0000-0000-0000-000000000000"]:
+        values = ",".join(f"({store.id(org)}, {store.id(endpoint)}, {hour}, {totals}, {minutes})" for hour in hours)
+        statements.append(
+            "INSERT INTO rollup_delivery_hours (org_id, endpoint_id, hour, totals, minutes)"
+            f" VALUES {values} ON CONFLICT DO NOTHING;"
+        )
+    types = sorted(row["type"].encode() for row in client.get("/api/event-types?limit=100")["data"])
+    by_type = bytes([len(types)]) + b"".join(bytes([len(name)]) + name + outcome_counts(120) for name in types)
+    type_minutes = bytes([len(types)]) + by_minute(3) * len(types)
+    of_org = f"org_id = {store.id(org)}"
+    statements.append(
+        f"UPDATE rollup_hours SET outcome_totals = {store.bytes(by_type)}, outcome_minutes = {store.bytes(type_minutes)}"
+        f" WHERE {of_org} AND (account_id = '' OR account_id IN (SELECT account_id FROM accounts WHERE {of_org}"
+        f" ORDER BY events DESC LIMIT {ACCOUNTS_WITH_OUTCOMES}));"
+    )
+    store.execute("\n".join([*statements, "COMMIT;", "ANALYZE;"]))
+    return ids[0]
+
+
+def measure(store, client, org, endpoint, until):
     print("| query | p50 | p99 | maximum | from the table of events |\n|---|---|---|---|---|")
     week, month = until - timedelta(days=7), until - timedelta(days=DAYS)
     span = f"from={week:%Y-%m-%dT%H:%M:%SZ}&to={until:%Y-%m-%dT%H:%M:%SZ}"
@@ -200,16 +268,33 @@ def measure(store, client, org, until):
         client.timed(f"/api/accounts/{largest}/summary?from={until - timedelta(hours=24, minutes=m):%Y-%m-%dT%H:%M:%SZ}&to={until - timedelta(minutes=m):%Y-%m-%dT%H:%M:%SZ}")
         for m in range(60)
     ])
-    day = "date_trunc('day', received_at)" if store.url else "received_at / 86400000000"
-    for group, column in [("hour", None), ("day", day), ("type", "event_type"), ("account", "account_id")]:
+    def part(unit, micros):
+        return f"date_trunc('{unit}', received_at)" if store.url else f"received_at / {micros}"
+
+    groups = [
+        ("minute", part("minute", 60_000_000)),
+        ("hour", part("hour", 3_600_000_000)),
+        ("day", part("day", 86_400_000_000)),
+        ("type", "event_type"),
+        ("account", "account_id"),
+        ("endpoint", None),
+    ]
+    for group, column in groups:
         computed = None
         if column:
             _, computed = store.rows(f"SELECT {column}, count(*), sum(length(payload)) FROM events WHERE {of_org} GROUP BY 1")
         row(f"metrics over {DAYS} days by {group}", repeated(client, f"/api/analytics/events?group_by={group}&{whole}"), computed)
-    row(f"the same by user of the largest account", repeated(client, f"/api/analytics/events?group_by=user&account_id={largest}&{whole}"))
+    _, computed = store.rows(f"SELECT user_id, count(*) FROM events WHERE {of_org} AND account_id = '{largest}' GROUP BY 1")
+    by_user = f"/api/analytics/events?group_by=user&account_id={largest}&{whole}"
+    row("the same by user of the largest account", repeated(client, by_user), computed)
+    row("statistics of an endpoint", repeated(client, f"/api/endpoints/{endpoint}/stats"))
     _, computed = store.rows(f"SELECT event_type, count(*) FROM events WHERE {of_org} GROUP BY event_type")
     row("event types", repeated(client, "/api/event-types"), computed)
-    row("accounts", repeated(client, "/api/accounts?limit=100"))
+    _, computed = store.rows(
+        f"SELECT account_id, count(*), sum(length(payload)), min({happened}), max({happened})"
+        f" FROM events WHERE {of_org} GROUP BY 1"
+    )
+    row("accounts", repeated(client, "/api/accounts?limit=100"), computed)
     row("sample of accounts", repeated(client, "/api/accounts/sample"))
 
 
