@@ -275,7 +275,9 @@ fn add_type_outcomes(counts: &mut DeliveryCounts, row: &Row, span: MinuteSpan) -
     let minutes: Vec<u8> = row.get_opt("minutes")?.unwrap_or_default();
     let mut by_type = OutcomesByType::new();
     add_outcomes(&mut by_type, &totals, &minutes, span.part_of(row.get("number")?).as_ref())?;
-    by_type.values().for_each(|of_type| counts.merge(of_type));
+    for of_type in by_type.values() {
+        counts.merge(of_type);
+    }
     Ok(())
 }
 
