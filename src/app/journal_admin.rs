@@ -68,7 +68,7 @@ pub struct ReplayReport {
     pub to: u64,
     /// Events that were looked at.
     pub events: u64,
-    /// Of these, events that waited: accepted, and not stored yet when the server ended.
+    /// Of these, events above the journal's checkpoint: they waited, or were stored in the server's last moment.
     pub waiting: u64,
     /// Of all, events that the store lacked.
     pub missing: u64,

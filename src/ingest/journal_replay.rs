@@ -34,7 +34,7 @@ pub struct JournalReplay {
 pub struct ReplayCounts {
     /// Events that were looked at.
     pub events: u64,
-    /// Of these, events that waited to be stored.
+    /// Of these, events that waited to be stored, as far as the journal knows.
     pub waiting: u64,
     /// Of all, events that the store lacked. They are stored now, unless only counted.
     pub missing: u64,

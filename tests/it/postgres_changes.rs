@@ -290,8 +290,7 @@ async fn dump_over_a_day_whose_partition_is_missing_leaves_events_in_the_journal
     until("the events wait", async || health().await["queue"]["events"] == 5).await;
     sqlx::raw_sql("COMMIT").execute(&mut other).await.unwrap();
     stored(&url, 5).await;
-    let log = server.stop().await;
-    assert!(log.iter().any(|line| line.contains("cannot persist a batch")), "{log:#?}");
+    server.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
