@@ -89,17 +89,17 @@ fn delivered(rows: &[Delivery]) -> usize {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn damaged_outcome_stops_nobody_on_sqlite() {
-    damaged_outcome_stops_nobody(None, "").await;
+    Box::pin(damaged_outcome_stops_nobody(None, "")).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn damaged_outcome_stops_nobody_on_postgresql() {
-    damaged_outcome_stops_nobody(Some(fresh_database().await), "XX001").await;
+    Box::pin(damaged_outcome_stops_nobody(Some(fresh_database().await), "XX001")).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn forbidden_outcome_stops_nobody_on_postgresql() {
-    damaged_outcome_stops_nobody(Some(fresh_database().await), "42501").await;
+    Box::pin(damaged_outcome_stops_nobody(Some(fresh_database().await), "42501")).await;
 }
 
 async fn damaged_outcome_stops_nobody(url: Option<String>, code: &str) {
@@ -145,12 +145,12 @@ async fn damaged_outcome_stops_nobody(url: Option<String>, code: &str) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn missing_table_sets_no_outcome_aside_on_sqlite() {
-    missing_table_sets_no_outcome_aside(None).await;
+    Box::pin(missing_table_sets_no_outcome_aside(None)).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn missing_table_sets_no_outcome_aside_on_postgresql() {
-    missing_table_sets_no_outcome_aside(Some(fresh_database().await)).await;
+    Box::pin(missing_table_sets_no_outcome_aside(Some(fresh_database().await))).await;
 }
 
 async fn missing_table_sets_no_outcome_aside(url: Option<String>) {
@@ -176,21 +176,21 @@ async fn missing_table_sets_no_outcome_aside(url: Option<String>) {
 async fn damaged_event_is_set_aside_alone_on_sqlite() {
     let dir = crate::support::temporary::directory();
     let database = Database::Sqlite(dir.path().join("hookgate.db"));
-    damaged_event_is_set_aside_alone(dir.path(), database, "").await;
+    Box::pin(damaged_event_is_set_aside_alone(dir.path(), database, "")).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn damaged_event_is_set_aside_alone_on_postgresql() {
     let dir = crate::support::temporary::directory();
     let database = Database::Postgres(fresh_database().await);
-    damaged_event_is_set_aside_alone(dir.path(), database, "XX001").await;
+    Box::pin(damaged_event_is_set_aside_alone(dir.path(), database, "XX001")).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn forbidden_event_is_set_aside_alone_on_postgresql() {
     let dir = crate::support::temporary::directory();
     let database = Database::Postgres(fresh_database().await);
-    damaged_event_is_set_aside_alone(dir.path(), database, "42501").await;
+    Box::pin(damaged_event_is_set_aside_alone(dir.path(), database, "42501")).await;
 }
 
 /// How often a server has tried to store a batch.
