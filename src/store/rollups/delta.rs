@@ -171,7 +171,8 @@ pub(in crate::store) fn of_outcome(outcome: &Outcome) -> Result<CountedOutcome> 
         duration_ms: outcome.attempt.as_ref().map(|attempt| attempt.duration_ms),
     });
     let record = postcard::to_stdvec(&record).map_err(|error| corrupt(&error))?;
-    Ok(CountedOutcome { record, labels: push_labels(Vec::new(), outcome.labels.as_ref())? })
+    let labels = push_labels(Vec::new(), outcome.labels.as_ref());
+    Ok(CountedOutcome { record, labels: labels.map_err(|error| corrupt(&error))? })
 }
 
 /// The delta of deliveries of an organisation that end without an attempt of their own: consumers of inboxes have
@@ -200,7 +201,8 @@ impl EndedDelta {
         });
         self.body = postcard::to_extend(&record, std::mem::take(&mut self.body))
             .map_err(|error| corrupt(&error))?;
-        self.labels = push_labels(std::mem::take(&mut self.labels), labels)?;
+        self.labels = push_labels(std::mem::take(&mut self.labels), labels)
+            .map_err(|error| corrupt(&error))?;
         Ok(())
     }
 
@@ -242,7 +244,8 @@ pub(super) fn read_labelled<'a>(
     labels: Option<&'a [u8]>,
     mut each: impl FnMut(DeltaRecord<'a>, Option<OutcomeLabels<'a>>),
 ) -> Result<()> {
-    let mut labels = read_labels(labels.unwrap_or_default())?.into_iter();
+    let labels = read_labels(labels.unwrap_or_default()).map_err(|error| corrupt(&error))?;
+    let mut labels = labels.into_iter();
     read_records(body, |record| {
         let of_outcome = match &record {
             DeltaRecord::Outcome(_) => labels.next().flatten(),

@@ -8,7 +8,6 @@ use std::collections::HashMap;
 
 use uuid::Uuid;
 
-use super::delta::corrupt;
 use crate::domain::{EventId, EventLabels, Timestamp};
 use crate::store::Result;
 use crate::store::engine::{Args, Dialect, Row, args};
@@ -24,17 +23,16 @@ pub(super) struct OutcomeLabels<'a> {
 pub(in crate::store) type LabelsByEvent = HashMap<(EventId, Timestamp), EventLabels>;
 
 /// Appends the entry of an outcome; an empty one where its event is not known.
-pub(super) fn push_labels(to: Vec<u8>, labels: Option<&EventLabels>) -> Result<Vec<u8>> {
+pub(super) fn push_labels(to: Vec<u8>, labels: Option<&EventLabels>) -> postcard::Result<Vec<u8>> {
     let entry = labels.map(|labels| (labels.event_type.as_str(), labels.account_id.as_deref()));
-    postcard::to_extend(&entry, to).map_err(|error| corrupt(&error))
+    postcard::to_extend(&entry, to)
 }
 
 /// The entries of a delta.
-pub(super) fn read_labels(mut entries: &[u8]) -> Result<Vec<Option<OutcomeLabels<'_>>>> {
+pub(super) fn read_labels(mut entries: &[u8]) -> postcard::Result<Vec<Option<OutcomeLabels<'_>>>> {
     let mut labels = Vec::new();
     while !entries.is_empty() {
-        let (entry, rest): (Option<(&str, Option<&str>)>, _) =
-            postcard::take_from_bytes(entries).map_err(|error| corrupt(&error))?;
+        let (entry, rest): (Option<(&str, Option<&str>)>, _) = postcard::take_from_bytes(entries)?;
         entries = rest;
         labels.push(entry.map(|(event_type, account_id)| OutcomeLabels { event_type, account_id }));
     }

@@ -43,7 +43,7 @@ const SQL: &str = "SELECT 'account' AS part, CAST(NULL AS bigint) AS hour,
 
 /// What is counted in a window.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Counted {
+enum WindowParts {
     Events,
     /// Also how deliveries ended, by the types of their events.
     EventsAndOutcomes,
@@ -53,7 +53,7 @@ enum Counted {
 struct WindowReading<'a> {
     account: &'a str,
     span: MinuteSpan,
-    counted: Counted,
+    parts: WindowParts,
     window: CountedWindow,
 }
 
@@ -65,7 +65,7 @@ impl Store {
         account: &str,
         span: MinuteSpan,
     ) -> Result<Option<CountedWindow>> {
-        let window = self.counted_window(org, account, span, Counted::Events).await?;
+        let window = self.counted_window(org, account, span, WindowParts::Events).await?;
         Ok(Some(window).filter(|window| window.seen.is_some()))
     }
 
@@ -78,7 +78,7 @@ impl Store {
         span: MinuteSpan,
     ) -> Result<CountedWindow> {
         let account = account.unwrap_or(ALL_ACCOUNTS);
-        self.counted_window(org, account, span, Counted::EventsAndOutcomes).await
+        self.counted_window(org, account, span, WindowParts::EventsAndOutcomes).await
     }
 
     async fn counted_window(
@@ -86,19 +86,19 @@ impl Store {
         org: OrgId,
         account: &str,
         span: MinuteSpan,
-        counted: Counted,
+        parts: WindowParts,
     ) -> Result<CountedWindow> {
         let hours = span.hours();
         let (first, last) = (hours.start, hours.end - 1);
         let mut args = args![org, account, hours.start, hours.end, first, last, DELTAS_READ_MAX];
-        args.extend(args![counted == Counted::EventsAndOutcomes]);
+        args.extend(args![parts == WindowParts::EventsAndOutcomes]);
         let window = CountedWindow {
             counts: WindowCounts::default(),
             outcomes: BTreeMap::new(),
             seen: None,
             is_behind: false,
         };
-        let mut reading = WindowReading { account, span, counted, window };
+        let mut reading = WindowReading { account, span, parts, window };
         let mut deltas = 0;
         for row in self.engine.all(SQL, args).await? {
             match row.get::<String>("part")?.as_str() {
@@ -160,7 +160,7 @@ impl WindowReading<'_> {
     fn add_outcome(&mut self, outcome: &OutcomeRecord, labels: Option<OutcomeLabels<'_>>) {
         let Some(OutcomeLabels { event_type, account_id }) = labels else { return };
         let is_of = self.account == ALL_ACCOUNTS || account_id == Some(self.account);
-        if self.counted == Counted::EventsAndOutcomes && is_of && self.span.has(outcome.at()) {
+        if self.parts == WindowParts::EventsAndOutcomes && is_of && self.span.has(outcome.at()) {
             self.window.outcomes.entry(event_type.to_owned()).or_default().count_result(outcome);
         }
     }
