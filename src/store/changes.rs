@@ -14,7 +14,8 @@ use std::time::Duration;
 use super::engine::{Dialect, Row, Tx, args};
 use super::{Result, Store, StoreError, System};
 use crate::domain::{
-    ChangeCursor, ChangeKind, Decision, Event, LoggedChange, OrgId, Outcome, Timestamp,
+    ChangeCursor, ChangeKind, Decision, DeliveryId, Event, EventId, LoggedChange, OrgId, Outcome,
+    Timestamp,
 };
 
 /// How long changes are kept: whoever comes back within it misses none.
@@ -77,6 +78,26 @@ impl Store {
             let dead = is_dead.then(|| change(ChangeKind::DeadLetter));
             [Some(change(ChangeKind::Delivery)), dead].into_iter().flatten()
         }))
+    }
+
+    /// The deliveries that ended without an attempt, and those of them that are dead letters by now, which are to be logged.
+    pub(super) fn logged_ends(
+        &self,
+        ended: impl IntoIterator<Item = (OrgId, DeliveryId)>,
+        is_dead: bool,
+    ) -> ChangesByOrg {
+        self.followed.logged(ended.into_iter().flat_map(|(org, delivery)| {
+            let (id, at) = (delivery.uuid(), delivery.created_at());
+            let change = |kind| (org, LoggedChange { kind, id, at });
+            let dead = is_dead.then(|| change(ChangeKind::DeadLetter));
+            [Some(change(ChangeKind::Delivery)), dead].into_iter().flatten()
+        }))
+    }
+
+    /// The dead letter of an event that the store refuses, if it is to be logged.
+    pub(super) fn logged_refusal(&self, org: OrgId, event: EventId, at: Timestamp) -> ChangesByOrg {
+        let (kind, id) = (ChangeKind::DeadLetter, event.uuid());
+        self.followed.logged(std::iter::once((org, LoggedChange { kind, id, at })))
     }
 
     /// Has the changes of an organisation logged from a second from now on, for some minutes. Whoever follows them asks

@@ -38,7 +38,7 @@ pub(in crate::http) enum StreamedChange {
     Notice(StreamNotice),
 }
 
-/// Why a stream begins anew, `reset`, or ends, `end`.
+/// Why a stream begins anew, `reset`.
 #[derive(JsonSchema)]
 #[expect(dead_code, reason = "describes what `change_stream` writes")]
 pub(in crate::http) struct StreamNotice {

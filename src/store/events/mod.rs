@@ -231,7 +231,10 @@ impl Store {
              ON CONFLICT (id) DO NOTHING"
         );
         let reason = DeadReason::Unstorable.as_str();
-        tx.execute(sql, args![event, org, reason, storable(detail), record, now]).await?;
+        let args = args![event, org, reason, storable(detail), record, now];
+        if tx.execute(sql, args).await? > 0 {
+            changes::log(&mut tx, self.logged_refusal(org, event, now), self.due(now)).await?;
+        }
         tx.commit().await
     }
 

@@ -1,16 +1,21 @@
-//! What consumers settle, in the counts of deliveries.
+//! What consumers settle, in the counts of deliveries and in the log of changes.
 
 use std::collections::BTreeMap;
 
 use super::SettledRow;
 use crate::domain::{OrgId, Timestamp};
-use crate::store::Result;
 use crate::store::engine::Tx;
 use crate::store::rollups::delta::{Ended, EndedDelta};
 use crate::store::rollups::{LabelsByEvent, labels_statement, read_labels_row};
+use crate::store::{Result, Store, changes};
 
-/// Counts what was settled, in the transaction that did it. One statement reads the labels of all its events.
-pub(super) async fn count(tx: &mut Tx<'_>, settled: &[SettledRow], now: Timestamp) -> Result<()> {
+/// Counts and logs what was settled, in the transaction that did it. One statement reads the labels of all its events.
+pub(super) async fn count(
+    store: &Store,
+    tx: &mut Tx<'_>,
+    settled: &[SettledRow],
+    now: Timestamp,
+) -> Result<()> {
     let mut labels = LabelsByEvent::new();
     let events = settled.iter().map(|row| row.event);
     if let Some((sql, args)) = labels_statement(tx.dialect(), events) {
@@ -24,5 +29,6 @@ pub(super) async fn count(tx: &mut Tx<'_>, settled: &[SettledRow], now: Timestam
     for (org, delta) in &deltas {
         delta.append(tx, *org).await?;
     }
-    Ok(())
+    let ended = settled.iter().map(|row| (row.org, row.id));
+    changes::log(tx, store.logged_ends(ended, false), store.due(now)).await
 }

@@ -8,7 +8,7 @@ use crate::domain::{OrgId, Timestamp};
 use crate::store::engine::{
     Args, Dialect, Engine, PostgresEngine, Row, Tx, Value, args, column, timestamptz,
 };
-use crate::store::{Result, claims};
+use crate::store::{Result, Store, claims};
 
 /// Leases what may be received.
 pub(super) async fn lease(
@@ -107,7 +107,7 @@ fn lease_statement(org: OrgId, request: ReceiveRequest<'_>, rows: Rows) -> (Stri
 
 /// Moves received deliveries to the finished ones and returns which events that concerned.
 pub(super) async fn settle(
-    engine: &Engine,
+    store: &Store,
     settles: &[InboxSettle],
     now: Timestamp,
 ) -> Result<Vec<SettledRow>> {
@@ -140,7 +140,7 @@ pub(super) async fn settle(
          )
          SELECT org_id, id, endpoint_id, event_id, event_received_at FROM taken
          WHERE (SELECT count(*) FROM finished) >= 0";
-    let mut tx = engine.begin().await?;
+    let mut tx = store.engine.begin().await?;
     let session = tx.postgres()?;
     let rows = sqlx::query(AssertSqlSafe(statement))
         .bind(column(settles, |settle| settle.org.uuid()))
@@ -152,7 +152,7 @@ pub(super) async fn settle(
         .await?;
     let settled = rows.into_iter().map(|row| SettledRow::read(&Row::Postgres(row)));
     let settled = settled.collect::<Result<Vec<_>>>()?;
-    count(&mut tx, &settled, now).await?;
+    count(store, &mut tx, &settled, now).await?;
     tx.commit().await?;
     Ok(settled)
 }

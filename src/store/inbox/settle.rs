@@ -28,9 +28,9 @@ impl System<'_> {
         let mut days = MissingDays::default();
         let settling = async {
             match &*self.0.engine {
-                Engine::Sqlite(_) => Box::pin(sqlite::settle(&self.0.engine, &settles, now)).await,
+                Engine::Sqlite(_) => Box::pin(sqlite::settle(self.0, &settles, now)).await,
                 Engine::Postgres(_) => loop {
-                    let settling = postgres::settle(&self.0.engine, &settles, now);
+                    let settling = postgres::settle(self.0, &settles, now);
                     match Box::pin(settling).await {
                         Err(error) if days.make(self.0, &error).await? => {}
                         settled => break settled,

@@ -9,7 +9,7 @@ use super::counts::count;
 use super::{IS_READ, InboxSettle, Leased, ReceiveRequest, Rows, SettledRow, of_type};
 use crate::domain::{OrgId, Timestamp};
 use crate::store::engine::{Args, Dialect, Engine, MultiRow, Row, Script, Value, args};
-use crate::store::{Result, claims};
+use crate::store::{Result, Store, claims};
 
 /// A delivery that may be received.
 struct Candidate {
@@ -164,11 +164,11 @@ static TAKEN: LazyLock<MultiRow> = LazyLock::new(|| {
 
 /// Moves received deliveries to the finished ones and returns which events that concerned.
 pub(super) async fn settle(
-    engine: &Engine,
+    store: &Store,
     settles: &[InboxSettle],
     now: Timestamp,
 ) -> Result<Vec<SettledRow>> {
-    let mut tx = engine.begin_long().await?;
+    let mut tx = store.engine.begin_long().await?;
     let mut script = Script::default();
     script.push_rows(&FINISHED, settles, |arguments, settle| {
         settle.bind(arguments)?;
@@ -180,7 +180,7 @@ pub(super) async fn settle(
     let taken = answers.get(inserted..).unwrap_or_default();
     let rows = taken.iter().flat_map(|answer| &answer.rows);
     let settled = rows.map(SettledRow::read).collect::<Result<Vec<_>>>()?;
-    count(&mut tx, &settled, now).await?;
+    count(store, &mut tx, &settled, now).await?;
     tx.commit().await?;
     Ok(settled)
 }

@@ -15,7 +15,7 @@ use crate::store::maintenance::MissingDays;
 use crate::store::page::START_OF_TIME;
 use crate::store::rollups::delta::{Ended, EndedDelta};
 use crate::store::rollups::{LabelsByEvent, labels_statement, read_labels_row};
-use crate::store::{Result, Store, StoreError, outcomes};
+use crate::store::{Result, Store, StoreError, changes, outcomes};
 
 /// Pending deliveries of an organisation, beyond its retention, whose events are kept for them.
 pub(super) const HELD_PER_ORG: u32 = 10_000;
@@ -114,7 +114,7 @@ impl Round<'_> {
         let Some(last) = overdue.last().map(|last| (last.created_at, last.id.uuid())) else {
             return Ok(None);
         };
-        let count = give_up(&mut tx, org, &overdue, (DETAIL, self.now)).await?;
+        let count = give_up(self.store, &mut tx, org, &overdue, (DETAIL, self.now)).await?;
         tx.commit().await?;
         Ok(Some((count, last)))
     }
@@ -154,7 +154,7 @@ async fn expire_one(
     );
     let args = args![org, id.created_at(), id, token.uuid()];
     let Some(overdue) = tx.find(sql, args, Overdue::read).await? else { return Ok(()) };
-    give_up(&mut tx, org, &[overdue], (DETAIL_MISSING, now)).await?;
+    give_up(store, &mut tx, org, &[overdue], (DETAIL_MISSING, now)).await?;
     let event = outcomes::deliveries_expired(org, 1, DETAIL_MISSING, now)?;
     store.publish(&mut tx, vec![event], now).await?;
     tx.commit().await?;
@@ -182,6 +182,7 @@ impl Overdue {
 
 /// Makes pending deliveries, which are locked and in the order of their creation, dead ones and dead letters.
 async fn give_up(
+    store: &Store,
     tx: &mut Tx<'_>,
     org: OrgId,
     overdue: &[Overdue],
@@ -221,6 +222,8 @@ async fn give_up(
         counted.push(*endpoint, (*id, Ended::Dead), labels.get(event), now)?;
     }
     counted.append(tx, org).await?;
+    let ended = overdue.iter().map(|delivery| (org, delivery.id));
+    changes::log(tx, store.logged_ends(ended, true), store.due(now)).await?;
     let sql = format!("DELETE FROM pending_deliveries WHERE {which}");
     tx.execute(sql, args![org, oldest, newest, ids]).await
 }

@@ -3,7 +3,11 @@
 use reqwest::{Method, Response};
 use serde_json::Value;
 
+use crate::support::answer::json;
+use crate::support::binary::Binary;
+use crate::support::postgres::fresh_database;
 use crate::support::server::{Server, Tenant};
+use crate::support::{client, temporary};
 
 /// A client of a stream, as a browser's `EventSource` reads it.
 struct Follower {
@@ -31,6 +35,10 @@ impl Follower {
         assert_eq!(response.headers()["cache-control"], "no-store");
         // As the server does once a second.
         server.store.system().refresh_followed(server.clock.now()).await.unwrap();
+        Self::of(response)
+    }
+
+    fn of(response: Response) -> Self {
         Self { response, text: String::new(), last_id: String::new() }
     }
 
@@ -139,4 +147,65 @@ async fn stream_ends_with_its_key_and_with_the_server() {
     assert!(revoked.next().await.is_none());
     server.app.request_stop();
     assert!(stopped.next().await.is_none());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn stream_shows_deliveries_and_dead_letters() {
+    let server = Server::start().await;
+    let tenant = server.tenant("acme").await;
+    // The first read opens the inbox.
+    server.get("/api/inbox", &tenant.key).await.expect(200);
+    let mut follower = Follower::open(&server, "/api/stream", &tenant.key, None).await;
+    let mut dead = Follower::open(&server, "/api/stream?kind=dead_letter", &tenant.key, None).await;
+    let event = server.store_event(tenant.org_id, "a", "1").await;
+    assert_eq!(follower.next().await.unwrap().event, "event");
+    let received = server.get("/api/inbox", &tenant.key).await.expect(200)["data"][0].clone();
+    server.post(&format!("/api/ack/{}", event.id), &tenant.key, "").await.expect(200);
+    let delivery = follower.next().await.unwrap();
+    assert_eq!(delivery.event, "delivery");
+    assert_eq!(delivery.data["id"], received["delivery_id"]);
+    assert_eq!(delivery.data["status"], "delivered");
+
+    let now = server.clock.now();
+    let refused = hookgate::domain::EventId::mint(now);
+    let (org, record) = (tenant.org_id, b"record");
+    server.store.quarantine_event(org, refused, record, "why", now).await.unwrap();
+    for follower in [&mut follower, &mut dead] {
+        let letter = follower.next().await.unwrap();
+        assert_eq!(letter.event, "dead_letter");
+        assert_eq!(letter.data["id"], refused.to_string());
+        assert_eq!(letter.data["reason"], "unstorable");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn stream_shows_what_other_servers_did() {
+    let url = fresh_database().await;
+    let settings = [("DATABASE_URL", url.as_str())];
+    let dirs = [temporary::directory(), temporary::directory()];
+    let mut one = Binary::start(dirs[0].path(), &settings).await;
+    let (key, _) = one.first_keys().await;
+    let other = Binary::start(dirs[1].path(), &settings).await;
+    let url = format!("{}/api/stream?kind=event", one.base_url);
+    let request = client().get(url).header("x-api-key", &key);
+    let mut follower = Follower::of(request.send().await.unwrap());
+    // The other server knows within a second that somebody follows; posts go on until one is shown.
+    let posting = tokio::spawn({
+        let (url, key) = (format!("{}/api/events", other.base_url), key.clone());
+        async move {
+            let mut every = tokio::time::interval(std::time::Duration::from_millis(300));
+            loop {
+                every.tick().await;
+                let event = r#"{"type":"elsewhere","payload":1}"#;
+                let posted = json(client().post(&url).header("x-api-key", &key), event).send();
+                assert_eq!(posted.await.unwrap().status(), 202);
+            }
+        }
+    });
+    let shown = follower.next().await.unwrap();
+    posting.abort();
+    assert_eq!((shown.event.as_str(), &shown.data["type"]), ("event", &"elsewhere".into()));
+    drop(follower);
+    one.stop().await;
+    other.stop().await;
 }

@@ -1,6 +1,10 @@
 //! The log of changes: exact, in one order, and only for who is followed.
 
-use hookgate::domain::{ChangeCursor, ChangeKind, Decision, OrgId, Timestamp};
+use hookgate::domain::{
+    Actor, ChangeCursor, ChangeKind, Decision, InstanceId, Lease, LeaseToken, NewEndpoint, OrgId,
+    Timestamp,
+};
+use hookgate::store::{InboxLookup, InboxSettle, ReceiveRequest};
 use uuid::Uuid;
 
 use super::fixtures::{EXHAUSTED, add_endpoint, add_org, at, claim, outcome, persist, some_event};
@@ -13,6 +17,7 @@ on_both!(
     follower_goes_on_in_the_middle_of_a_transaction,
     changes_are_deleted_after_a_while,
     changes_of_concurrent_batches_are_all_read,
+    ends_without_an_attempt_are_logged,
 );
 
 /// The next changes behind a position, this many, and the position behind them. On PostgreSQL they wait for every
@@ -133,4 +138,55 @@ async fn changes_of_concurrent_batches_are_all_read(subject: &Subject) {
     let (_, found) = tokio::join!(storing, read(subject, org, &mut cursor, 160));
     let distinct: std::collections::HashSet<_> = found.iter().map(|(_, id)| *id).collect();
     assert_eq!((found.len(), distinct.len()), (160, 160));
+}
+
+/// An acknowledged event of an inbox, a delivery that expires, and an event that the store refuses.
+async fn ends_without_an_attempt_are_logged(subject: &Subject) {
+    let org = add_org(subject).await;
+    let store = &subject.store;
+    let endpoint = NewEndpoint::inbox().into_endpoint(org, at(0)).unwrap();
+    store.insert_endpoint(org, &endpoint, &Actor::CLI).await.unwrap().unwrap();
+    let InboxLookup::Found(inbox) = store.inbox(org, Some(endpoint.id)).await.unwrap() else {
+        panic!("there is an inbox");
+    };
+    let event = some_event(org, "a", at(1));
+    persist(subject, std::slice::from_ref(&event), at(1)).await;
+    let until = at(60);
+    let token = LeaseToken::mint(InstanceId::OF_INBOXES);
+    let request = ReceiveRequest {
+        inbox: &inbox,
+        events_max: 10,
+        bytes_max: 1_000,
+        event_type: None,
+        lease: Lease { token, until },
+        now: at(2),
+    };
+    let received = store.receive(org, request).await.unwrap().events;
+    let mut cursor = follow(subject, org, at(2)).await;
+    let settles = [InboxSettle { org, inbox: inbox.id, event: event.id }];
+    store.system().settle(&settles, at(3)).await.unwrap();
+    let acked = received[0].delivery_id.uuid();
+    assert_eq!(read(subject, org, &mut cursor, 1).await, [(ChangeKind::Delivery, acked)]);
+
+    let refused = some_event(org, "b", at(4));
+    // The second time changes nothing.
+    for _ in 0..2 {
+        store.quarantine_event(org, refused.id, b"record", "why", at(4)).await.unwrap();
+    }
+    let letter = refused.id.uuid();
+    assert_eq!(read(subject, org, &mut cursor, 1).await, [(ChangeKind::DeadLetter, letter)]);
+    assert_eq!(store.dead_letters_by_id(org, vec![letter]).await.unwrap().len(), 1);
+
+    add_endpoint(subject, org, "c").await;
+    let gone = some_event(org, "c", at(5));
+    persist(subject, std::slice::from_ref(&gone), at(5)).await;
+    subject.raw("DELETE FROM events", "DELETE FROM events").await;
+    assert!(claim(subject, 10, at(6)).await.is_empty());
+    let found = read(subject, org, &mut cursor, 3).await;
+    let [(ChangeKind::Event, _), (ChangeKind::Delivery, expired), (ChangeKind::DeadLetter, dead)] =
+        found[..]
+    else {
+        panic!("{found:?}");
+    };
+    assert_eq!(expired, dead);
 }
