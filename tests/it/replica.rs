@@ -47,8 +47,13 @@ impl World {
 
     /// Posts an event, and returns its id once the primary has it.
     async fn post(&self) -> String {
+        self.post_of("early").await
+    }
+
+    /// The same of an account.
+    async fn post_of(&self, account: &str) -> String {
         let request = client().post(format!("{}/api/events", self.server.base_url));
-        let event = r#"{"type":"a","payload":1}"#;
+        let event = format!(r#"{{"type":"a","payload":1,"account_id":"{account}"}}"#);
         let posted = answer(json(request.header("x-api-key", &self.key), event)).await;
         let id = posted.expect(202)["id"].as_str().unwrap().to_owned();
         let mut connection =
@@ -105,11 +110,22 @@ async fn lists_are_read_from_the_replica_and_what_it_lacks_is_looked_up_on_the_p
         .await;
 
     world.replay("pause").await;
-    let second = world.post().await;
+    let second = world.post_of("late").await;
     assert_eq!(world.listed().await, [first.as_str()], "it was not read from the standby");
     assert_eq!(world.get(&format!("/api/events/{second}")).await["id"], second.as_str());
     until("the lag is measured", async || world.metric("hookgate_replica_lag_seconds").await > 0)
         .await;
+
+    // What is read of an account or an endpoint by its id is not there either.
+    let request = client().post(format!("{}/api/endpoints", world.server.base_url));
+    let endpoint = r#"{"kind":"pull"}"#;
+    let created = answer(json(request.header("x-api-key", &world.key), endpoint)).await;
+    let endpoint = created.expect(201)["id"].as_str().unwrap().to_owned();
+    assert_eq!(world.get("/api/accounts/late/summary").await["totals"]["a"], 1);
+    let stats = world.get(&format!("/api/endpoints/{endpoint}/stats")).await;
+    assert_eq!(stats["endpoint_id"], endpoint.as_str());
+    let attempts = world.get(&format!("/api/endpoints/{endpoint}/attempts")).await;
+    assert_eq!(attempts["data"].as_array().unwrap().len(), 0);
 
     world.replay("resume").await;
     until("the standby has both", async || world.listed().await.len() == 2).await;

@@ -6,9 +6,9 @@ use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 
 use crate::analytics::{KeptSummary, SummaryKey};
-use crate::api::Refusal;
 use crate::api::accounts::{self, SummaryWindow};
 use crate::api::views::{AccountSample, AccountSummary, AccountView, EventTypePage};
+use crate::api::{Refusal, Subsystems};
 use crate::domain::{LabelCursor, ListCursor, Timestamp, Violation};
 use crate::http::error::ApiError;
 use crate::http::extract::{AccountId, EventsRead, Scoped};
@@ -97,8 +97,12 @@ pub(in crate::http) async fn summary(
         length: window.length(),
         top,
     };
+    let look = |subsystems: Subsystems| {
+        let account_id = account_id.clone();
+        async move { accounts::summary(&subsystems, org, &account_id, window, top).await }
+    };
     let read = async {
-        let summary = accounts::summary(app.replica_reads(), org, &account_id, window, top).await?;
+        let summary = app.look_up(look).await?;
         let unwritable = |error: serde_json::Error| StoreError::Corrupt(error.to_string());
         serde_json::to_vec(&summary).map_err(|error| Refusal::Store(unwritable(error)))
     };

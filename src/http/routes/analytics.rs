@@ -125,5 +125,7 @@ pub(in crate::http) async fn endpoint_stats(
     Id(id): Id<EndpointId>,
     _: NoQuery,
 ) -> Result<Json<EndpointStats>, ApiError> {
-    Ok(Json(analytics::endpoint_stats(app.replica_reads(), tenant.org_id, id).await?))
+    let org = tenant.org_id;
+    let look = |subsystems| async move { analytics::endpoint_stats(&subsystems, org, id).await };
+    Ok(Json(app.look_up(look).await?))
 }

@@ -2,6 +2,7 @@
 
 use axum::extract::State;
 
+use crate::api::Subsystems;
 use crate::api::deliveries;
 use crate::api::views::{DeliveryDetail, DeliveryView, EndpointAttemptView};
 use crate::domain::{
@@ -86,9 +87,12 @@ pub(in crate::http) async fn attempts_of_endpoint(
     let AttemptQuery { since, until, error_class } = filter;
     let endpoint_id = Some(id);
     let filter = DeliveryFilter { endpoint_id, since, until, error_class, ..Default::default() };
-    let page =
-        deliveries::attempts_of_endpoint(app.replica_reads(), tenant.org_id, id, &filter, page);
-    Ok(Json(listing.page(page.await?)))
+    let org = tenant.org_id;
+    let look = |subsystems: Subsystems| {
+        let filter = filter.clone();
+        async move { deliveries::attempts_of_endpoint(&subsystems, org, id, &filter, page).await }
+    };
+    Ok(Json(listing.page(app.look_up(look).await?)))
 }
 
 /// `POST /api/deliveries/{id}/retry`: 202 with the delivery, due now, or with `wait` 200 with its outcome.

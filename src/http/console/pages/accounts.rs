@@ -2,6 +2,7 @@
 
 use url::form_urlencoded;
 
+use crate::api::Subsystems;
 use crate::api::accounts::{self, SummaryWindow};
 use crate::api::views::AccountSummary;
 use crate::domain::Scope;
@@ -64,8 +65,11 @@ pub(in crate::http::console) async fn one(visitor: Visitor) -> Result<ConsolePag
         (SummaryWindow::Last24Hours, ("&window=last_7d", "Last 7 days"))
     };
     let top = SummaryWindow::TOP_DEFAULT;
-    let subsystems = visitor.app.replica_reads();
-    let summary = accounts::summary(subsystems, org, &account, window, top).await?;
+    let look = |subsystems: Subsystems| {
+        let account = account.clone();
+        async move { accounts::summary(&subsystems, org, &account, window, top).await }
+    };
+    let summary = visitor.app.look_up(look).await?;
     let AccountSummary { totals, top_users, first_seen, last_seen, from, approximate, .. } =
         &summary;
     let query = query(&account);

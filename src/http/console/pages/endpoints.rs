@@ -1,7 +1,7 @@
 //! Endpoints: the list, and one with its settings, its state and its latest deliveries.
 
 use crate::api::views::{DeliveryStats, DeliveryView, EndpointDetail, EndpointStats, EndpointView};
-use crate::api::{analytics, deliveries, endpoints};
+use crate::api::{Subsystems, analytics, deliveries, endpoints};
 use crate::domain::{
     DeliveryFilter, Endpoint, EndpointId, EndpointKind, PageRequest, Scope, Timestamp,
 };
@@ -108,9 +108,14 @@ pub(in crate::http::console) async fn one(
         page = page.section(Panel::warning(&text));
     }
     if visitor.reach(Scope::EventsRead).is_ok() {
-        let figures_of = visitor.app.replica_reads();
-        let stats = analytics::endpoint_stats(figures_of, reach.clone(), id).await?;
-        let hours = analytics::endpoint_hours(figures_of, reach, id, HOURS).await?;
+        let look = |subsystems: Subsystems| {
+            let reach = reach.clone();
+            async move {
+                let stats = analytics::endpoint_stats(&subsystems, reach.clone(), id).await?;
+                Ok((stats, analytics::endpoint_hours(&subsystems, reach, id, HOURS).await?))
+            }
+        };
+        let (stats, hours) = visitor.app.look_up(look).await?;
         page = page.section(figures(&stats, &detail)).section(charts(&hours));
     }
     if endpoint.kind == EndpointKind::Pull {
