@@ -133,7 +133,8 @@ impl Engine {
         }
     }
 
-    /// The same database; the plan of each statement that [`Self::all`] runs is recorded.
+    /// The same database; the plan of each statement is recorded that [`Self::all`] runs, or one of [`Tx`]'s own. Those of
+    /// hot paths, which use the driver's types, are not.
     pub(crate) fn recording(&self, plans: &Arc<QueryPlans>) -> Self {
         let plans = Arc::clone(plans);
         match self {
@@ -221,9 +222,21 @@ impl Tx<'_> {
         }
     }
 
+    /// Records the plan of a statement, if plans are recorded.
+    async fn record_plan(&mut self, sql: &SqlStr, args: &Args<'_>) -> Result<()> {
+        let plans = match self {
+            Self::Sqlite(tx, _) => &tx.plans,
+            Self::Postgres(tx) => &tx.plans,
+        };
+        let Some(plans) = plans.clone() else { return Ok(()) };
+        // Boxed, so that the futures of statements stay small.
+        Box::pin(async move { plans.record_in(self, sql, args).await }).await
+    }
+
     /// Runs a statement and returns how many rows it changed.
     pub(crate) async fn execute(&mut self, sql: impl Into<Sql>, args: Args<'_>) -> Result<u64> {
         let sql = sql_str(sql.into());
+        self.record_plan(&sql, &args).await?;
         match self {
             Self::Sqlite(tx, _) => Ok(sqlite::run(tx, sql, args).await?.changed),
             Self::Postgres(tx) => statement::execute_postgres(tx, sql, args).await,
@@ -233,6 +246,7 @@ impl Tx<'_> {
     /// Reads every row that a statement answers with.
     pub(crate) async fn all(&mut self, sql: impl Into<Sql>, args: Args<'_>) -> Result<Vec<Row>> {
         let sql = sql_str(sql.into());
+        self.record_plan(&sql, &args).await?;
         match self {
             Self::Sqlite(tx, _) => Ok(sqlite::run(tx, sql, args).await?.rows),
             Self::Postgres(tx) => statement::all_postgres(tx, sql, args).await,

@@ -148,7 +148,9 @@ impl PostgresEngine {
         } else {
             self.pool.begin_with(AssertSqlSafe(Arc::clone(begin))).await?
         };
-        Ok(PgSession::of_transaction(tx, *is_prepared))
+        let mut session = PgSession::of_transaction(tx, *is_prepared);
+        session.plans.clone_from(&self.plans);
+        Ok(session)
     }
 
     /// A session for one statement that is a transaction by itself; to be committed all the same.

@@ -4,7 +4,7 @@ use std::sync::{Mutex, PoisonError};
 
 use sqlx::{AssertSqlSafe, SqlSafeStr, SqlStr};
 
-use super::{Args, Engine, Row, statement};
+use super::{Args, Dialect, Engine, Row, Tx, sqlite, statement};
 use crate::store::Result;
 
 /// Plans, one per statement, in their order.
@@ -17,28 +17,57 @@ impl QueryPlans {
         std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Records the plan of a statement.
+    /// Records the plan of a statement outside of a transaction.
     pub(super) async fn record(
         &self,
         engine: &Engine,
         sql: &SqlStr,
         args: &Args<'_>,
     ) -> Result<()> {
-        let explain = |explain| AssertSqlSafe(format!("{explain} {}", sql.as_str())).into_sql_str();
-        let (rows, column) = match engine {
-            Engine::Sqlite(engine) => {
-                let sql = explain("EXPLAIN QUERY PLAN");
-                (statement::all_sqlite(&engine.readers, sql, args.clone()).await?, "detail")
-            }
+        let (sql, args) = (explained(engine.dialect(), sql), args.clone());
+        let rows = match engine {
+            Engine::Sqlite(engine) => statement::all_sqlite(&engine.readers, sql, args).await?,
             Engine::Postgres(engine) => {
-                let sql = explain("EXPLAIN (COSTS OFF)");
                 let mut session = engine.begin().await?;
-                (statement::all_postgres(&mut session, sql, args.clone()).await?, "QUERY PLAN")
+                statement::all_postgres(&mut session, sql, args).await?
             }
         };
-        let lines = rows.iter().map(|row: &Row| row.get::<String>(column));
+        self.push(engine.dialect(), &rows)
+    }
+
+    /// Records the plan of a statement of a transaction, as it is there.
+    pub(super) async fn record_in(
+        &self,
+        tx: &mut Tx<'_>,
+        sql: &SqlStr,
+        args: &Args<'_>,
+    ) -> Result<()> {
+        let dialect = tx.dialect();
+        let (sql, args) = (explained(dialect, sql), args.clone());
+        let rows = match tx {
+            Tx::Sqlite(tx, _) => sqlite::run(tx, sql, args).await?.rows,
+            Tx::Postgres(tx) => statement::all_postgres(tx, sql, args).await?,
+        };
+        self.push(dialect, &rows)
+    }
+
+    fn push(&self, dialect: Dialect, rows: &[Row]) -> Result<()> {
+        let column = match dialect {
+            Dialect::Sqlite => "detail",
+            Dialect::Postgres => "QUERY PLAN",
+        };
+        let lines = rows.iter().map(|row| row.get::<String>(column));
         let plan = lines.collect::<Result<Vec<_>>>()?.join("\n");
         self.0.lock().unwrap_or_else(PoisonError::into_inner).push(plan);
         Ok(())
     }
+}
+
+/// The statement that shows the plan of another one.
+fn explained(dialect: Dialect, sql: &SqlStr) -> SqlStr {
+    let explain = match dialect {
+        Dialect::Sqlite => "EXPLAIN QUERY PLAN",
+        Dialect::Postgres => "EXPLAIN (COSTS OFF)",
+    };
+    AssertSqlSafe(format!("{explain} {}", sql.as_str())).into_sql_str()
 }

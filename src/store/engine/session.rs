@@ -8,6 +8,7 @@ use std::sync::Arc;
 use sqlx::pool::PoolConnection;
 use sqlx::{AssertSqlSafe, PgConnection, Postgres, Transaction};
 
+use super::QueryPlans;
 use crate::store::Result;
 
 /// Settings of every session, in place of the server's and the role's defaults.
@@ -96,6 +97,8 @@ impl SessionSetup {
 pub(crate) struct PgSession {
     link: Link,
     is_prepared: bool,
+    /// Where plans are recorded, if they are.
+    pub(super) plans: Option<Arc<QueryPlans>>,
 }
 
 enum Link {
@@ -109,12 +112,12 @@ impl PgSession {
         tx: Transaction<'static, Postgres>,
         is_prepared: bool,
     ) -> Self {
-        Self { link: Link::Transaction(tx), is_prepared }
+        Self { link: Link::Transaction(tx), is_prepared, plans: None }
     }
 
     /// A connection whose session lasts, outside of a transaction.
     pub(super) const fn of_connection(connection: PoolConnection<Postgres>) -> Self {
-        Self { link: Link::Connection(connection), is_prepared: true }
+        Self { link: Link::Connection(connection), is_prepared: true, plans: None }
     }
 
     /// Whether statements are prepared under a name.

@@ -186,7 +186,7 @@ impl SqliteEngine {
     }
 
     async fn tx(&self) -> Result<SqliteTx> {
-        Ok(SqliteTx::new(self.writer.acquire().await?))
+        Ok(SqliteTx::new(self.writer.acquire().await?, self.plans.clone()))
     }
 }
 

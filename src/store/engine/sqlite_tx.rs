@@ -3,6 +3,8 @@
 //! Each trip wakes that thread and then the caller, which at everyday rates costs more than the statements. So a
 //! transaction begins with its first statements, and a [`Script`] takes several at once, the commit included.
 
+use std::sync::Arc;
+
 use futures_util::TryStreamExt;
 use sqlx::error::BoxDynError;
 use sqlx::pool::PoolConnection;
@@ -10,7 +12,7 @@ use sqlx::sqlite::SqliteArguments;
 use sqlx::{Arguments, AssertSqlSafe, Either, Encode, Executor, SqlSafeStr, SqlStr, Sqlite, Type};
 use tokio::runtime::Handle;
 
-use super::{MultiRow, Row};
+use super::{MultiRow, QueryPlans, Row};
 use crate::store::{Result, StoreError};
 
 const BEGIN: &str = "BEGIN IMMEDIATE";
@@ -23,6 +25,8 @@ pub(crate) struct SqliteTx {
     /// `None` when it has ended.
     connection: Option<PoolConnection<Sqlite>>,
     has_begun: bool,
+    /// Where plans are recorded, if they are.
+    pub(super) plans: Option<Arc<QueryPlans>>,
 }
 
 /// Statements to run one after the other, up to the first that fails. Their parameters are `?`, or `$1` where there
@@ -102,8 +106,11 @@ impl Script {
 
 impl SqliteTx {
     /// A transaction of a connection; nothing is sent yet.
-    pub(super) const fn new(connection: PoolConnection<Sqlite>) -> Self {
-        Self { connection: Some(connection), has_begun: false }
+    pub(super) const fn new(
+        connection: PoolConnection<Sqlite>,
+        plans: Option<Arc<QueryPlans>>,
+    ) -> Self {
+        Self { connection: Some(connection), has_begun: false, plans }
     }
 
     /// Runs statements in one round trip and returns what each answered.
