@@ -48,6 +48,7 @@ mod endpoints;
 mod engine;
 mod erasures;
 mod error;
+mod event_deliveries;
 mod event_type_range;
 mod events;
 mod failing_endpoints;
@@ -264,7 +265,7 @@ impl Store {
         self.engine.report_connections(&self.metrics);
     }
 
-    /// The same store, and the plans of the statements with which it reads outside of transactions.
+    /// The same store, and the plans of the statements that it runs, but for those of hot paths in transactions.
     pub fn recording_plans(&self) -> (Self, Arc<QueryPlans>) {
         let plans = Arc::default();
         let engine = Arc::new(self.engine.recording(&plans));

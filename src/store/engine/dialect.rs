@@ -61,4 +61,20 @@ impl Dialect {
             Self::Postgres => format!("{column} = ANY ({list})"),
         }
     }
+
+    /// A SELECT of keys, with the columns `id` and `at`: the ids of the parameter `ids`, a
+    /// [`Value::Ids`](super::Value::Ids), each with its time in `times`, a [`Value::Ints`](super::Value::Ints) of
+    /// microseconds.
+    pub(crate) fn keys(self, ids: &str, times: &str) -> String {
+        match self {
+            Self::Sqlite => format!(
+                "SELECT unhex(i.value) AS id, t.value AS at
+                 FROM json_each({ids}) i JOIN json_each({times}) t ON t.key = i.key"
+            ),
+            Self::Postgres => format!(
+                "SELECT o.id, timestamptz 'epoch' + o.micros * interval '1 microsecond' AS at
+                 FROM unnest({ids}::uuid[], {times}::bigint[]) o (id, micros)"
+            ),
+        }
+    }
 }

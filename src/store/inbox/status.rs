@@ -138,15 +138,6 @@ fn statuses_sql(dialect: Dialect) -> String {
                 ),
             }
         });
-    let wanted = match dialect {
-        Dialect::Sqlite => {
-            "SELECT unhex(i.value) AS id, t.value AS at
-             FROM json_each($3) i JOIN json_each($4) t ON t.key = i.key"
-        }
-        Dialect::Postgres => {
-            "SELECT o.id, timestamptz 'epoch' + o.micros * interval '1 microsecond' AS at
-             FROM unnest($3::uuid[], $4::bigint[]) o (id, micros)"
-        }
-    };
+    let wanted = dialect.keys("$3", "$4");
     format!("WITH wanted AS MATERIALIZED ({wanted}) {}", parts.join(" UNION ALL "))
 }

@@ -13,6 +13,7 @@ use crate::domain::{DeadReason, OrgId, Timestamp};
 use crate::runtime::Stopwatch;
 use crate::store::Result;
 use crate::store::engine::{Dialect, Row, Tx, Value, args};
+use crate::store::event_deliveries::{DeliveryOrigin, RowKeys, delete_by_key};
 use crate::store::page::START_OF_TIME;
 
 /// An event may have many deliveries whose excerpts go with its payload, so a step has this part of its rows.
@@ -68,13 +69,9 @@ impl Round<'_> {
             for part in unneeded.chunks((self.rows_per_step() / PART_OF_ROWS).max(1)) {
                 let mut tx = self.begin_step().await?;
                 remove(&mut tx, org, part).await?;
-                let (ids, oldest, newest) = span(part);
-                let sql = format!(
-                    "DELETE FROM payloads_in_use
-                     WHERE org_id = $4 AND received_at BETWEEN $2 AND $3 AND {}",
-                    dialect.any("event_id", "$1")
-                );
-                tx.execute(sql, args![ids, oldest, newest, org]).await?;
+                let keys = RowKeys::of(part);
+                let key = ("received_at", "event_id");
+                delete_by_key(&mut tx, "payloads_in_use", key, org, &keys).await?;
                 tx.commit().await?;
                 self.report.payloads += part.len() as u64;
             }
@@ -141,29 +138,33 @@ async fn remove(tx: &mut Tx<'_>, org: OrgId, keys: &[EventKey]) -> Result<()> {
     let is_one = is_one_of(dialect);
     let sql = format!("UPDATE events SET payload = {empty} WHERE {is_one} AND length(payload) > 0");
     tx.execute(sql, args![ids.clone(), oldest, newest, org]).await?;
-    // Those that were planned with the event, by the primary key, and redeliveries, by an index of their own.
-    let of_events = dialect.any("event_id", "$1");
-    let planned = format!("org_id = $4 AND created_at BETWEEN $2 AND $3 AND {of_events}");
-    let redelivered = format!(
-        "{of_events} AND created_at > event_received_at AND event_received_at BETWEEN $2 AND $3
-         AND created_at >= $2 AND {} = $4",
-        dialect.not_indexed("org_id")
-    );
-    let of_planned = (planned, "delivery_created_at BETWEEN $2 AND $3", oldest.floor_ms());
-    let of_redelivered = (redelivered, "delivery_created_at >= $2", oldest);
-    for (which, attempted, from) in [of_planned, of_redelivered] {
-        let args = || args![ids.clone(), from, newest, org];
-        let sql = format!(
-            "UPDATE deliveries SET response_excerpt = NULL
-             WHERE {which} AND response_excerpt IS NOT NULL"
-        );
-        tx.execute(sql, args()).await?;
+    let events = RowKeys::of(keys);
+    for origin in DeliveryOrigin::ALL {
+        let excerpts = "d.response_excerpt IS NOT NULL";
+        let found = origin.select(dialect, "deliveries", "d.org_id, d.created_at, d.id", excerpts);
+        let sql = match dialect {
+            Dialect::Sqlite => format!(
+                "UPDATE deliveries SET response_excerpt = NULL
+                 WHERE (org_id, created_at, id) IN ({found})"
+            ),
+            Dialect::Postgres => format!(
+                "UPDATE deliveries d SET response_excerpt = NULL FROM ({found}) k
+                 WHERE d.org_id = $1 AND d.created_at = k.created_at AND d.id = k.id
+                   AND d.created_at >= $3"
+            ),
+        };
+        tx.execute(sql, origin.args(org, &events)).await?;
+        let found = origin.select(dialect, "deliveries", "d.id", "d.attempts > 1");
+        let until = match origin {
+            DeliveryOrigin::Planned => " AND delivery_created_at <= $4",
+            DeliveryOrigin::Redelivered => "",
+        };
         let sql = format!(
             "UPDATE delivery_attempts SET response_excerpt = NULL
-             WHERE response_excerpt IS NOT NULL AND {attempted} AND delivery_id IN (
-                 SELECT id FROM deliveries WHERE {which} AND attempts > 1)"
+             WHERE response_excerpt IS NOT NULL AND delivery_created_at >= $3{until}
+               AND delivery_id IN ({found})"
         );
-        tx.execute(sql, args()).await?;
+        tx.execute(sql, origin.args(org, &events)).await?;
     }
     Ok(())
 }
