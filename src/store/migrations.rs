@@ -106,6 +106,8 @@ steps! {
         "The spans of requests that posted sampled events: their later attempts begin traces of their own.";
     29 "0029" "outcome_labels"
         "Counts of outcomes by event type and by account; those by endpoint and in all stay.";
+    30 "0030" "erased_counts"
+        "Whether the counts of an erasure that runs are erased: its account's are erased again, with those of later events.";
 }
 
 /// The table in which sqlx keeps what was applied.

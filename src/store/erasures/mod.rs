@@ -10,6 +10,7 @@
 //! batches that are storing events of the organisation, and every later one reads how far erasures reach.
 
 mod audit_records;
+mod event_rows;
 mod steps;
 mod tombstones;
 

@@ -1,22 +1,26 @@
 //! The steps of an erasure, each a small transaction that writes how far it has come.
 //!
-//! First go the events, a few at a time, each after its deliveries, pending ones included, with their attempts and dead
-//! letters, and its dedup key. Then what names no event by its key: events in dead letters of the store's refusals,
-//! kept answers to requests, and counts.
+//! First go the counts of an account, while few events have come since. Then go the events, a few at a time (`event_rows`),
+//! and what names no event by its key: events in dead letters of the store's refusals, and kept answers to requests.
+//!
+//! # Failure
+//! A step that fails changes nothing, and its erasure lets the others go first for a while: whatever is wrong with its
+//! rows keeps no other waiting.
+
+use std::time::Duration;
 
 use uuid::Uuid;
 
+use super::event_rows::{Erased, delete_dead_letters, erase_events};
 use super::{COLUMNS, Erasure, ErasureSubject, read};
-use crate::domain::{Actor, Cursor, DeadReason, ErasureId, ErasureStatus, OrgId, Timestamp};
+use crate::domain::{Actor, Cursor, DeadReason, ErasureId, ErasureStatus, Timestamp};
 use crate::store::engine::{Dialect, Row, Tx, args};
 use crate::store::page::START_OF_TIME;
 use crate::store::rollups::{RollupErasure, erase_some};
 use crate::store::{AuditRecord, Result, Store, System, audit};
 
-/// Events that a step erases at most.
-const EVENTS_PER_STEP: usize = 64;
-/// Deliveries that a step erases at most.
-const DELIVERIES_PER_STEP: usize = 256;
+/// How long an erasure whose step has failed lets others go first.
+const FAILED_WAIT: Duration = Duration::from_mins(1);
 /// Records of refused events that a step hands out: each may be as large as an event.
 const RECORDS_PER_STEP: usize = 16;
 /// Kept answers that a step forgets.
@@ -65,12 +69,26 @@ pub enum ErasureStep {
     Ended(Erasure),
 }
 
-/// What a step has erased.
-#[derive(Clone, Copy, Default)]
-struct Erased {
-    events: u64,
-    deliveries: u64,
-    dead_letters: u64,
+/// The erasure that a step is of, which is locked.
+struct Running {
+    erasure: Erasure,
+    stage: Stage,
+    /// Whether the counts of its account are erased.
+    are_counts_erased: bool,
+    after: Cursor,
+}
+
+impl Running {
+    fn read(row: &Row) -> Result<Self> {
+        let at = row.get_opt("cursor_at")?.unwrap_or(START_OF_TIME);
+        let id = row.get_opt("cursor_id")?.unwrap_or(Uuid::nil());
+        Ok(Self {
+            erasure: read(row)?,
+            stage: Stage::from_number(row.get("stage")?),
+            are_counts_erased: row.get("counts_erased")?,
+            after: Cursor { at, id },
+        })
+    }
 }
 
 impl System<'_> {
@@ -80,43 +98,68 @@ impl System<'_> {
         let mut tx = self.0.engine.begin_long().await?;
         let lock = tx.dialect().lock(" FOR UPDATE SKIP LOCKED");
         let sql = format!(
-            "SELECT {COLUMNS}, stage, cursor_at, cursor_id FROM erasures
+            "SELECT {COLUMNS}, stage, cursor_at, cursor_id, counts_erased FROM erasures
              WHERE status = 'running' ORDER BY stepped_at LIMIT 1{lock}"
         );
-        let Some(row) = tx.optional(sql, args![]).await? else { return Ok(None) };
-        let erasure = read(&row)?;
-        let stage = Stage::from_number(row.get("stage")?);
-        let after = Cursor {
-            at: row.get_opt("cursor_at")?.unwrap_or(START_OF_TIME),
-            id: row.get_opt("cursor_id")?.unwrap_or(Uuid::nil()),
-        };
+        let Some(running) = tx.find(sql, args![], Running::read).await? else { return Ok(None) };
+        let id = running.erasure.id;
+        match self.step_of(tx, running, now).await {
+            Ok(step) => Ok(Some(step)),
+            Err(error) => {
+                if let Err(unmoved) = self.put_back(id, now).await {
+                    tracing::debug!(erasure = %id, error = %unmoved, "failed erasure keeps its turn");
+                }
+                Err(error)
+            }
+        }
+    }
+
+    async fn step_of(
+        self,
+        mut tx: Tx<'_>,
+        running: Running,
+        now: Timestamp,
+    ) -> Result<ErasureStep> {
+        let Running { erasure, stage, mut are_counts_erased, after } = running;
         let mut erased = Erased::default();
         let goes_on = match stage {
-            Stage::Events => erase_events(&mut tx, &erasure, &mut erased).await?,
+            // Early, while few events of the account have come since it was asked for; one that another version began
+            // has it later.
+            Stage::Events | Stage::Counts if !are_counts_erased => {
+                are_counts_erased = erase_counts(self.0, &mut tx, &erasure).await?;
+                true
+            }
+            Stage::Events => erase_events(self.0, &mut tx, &erasure, &mut erased).await?,
             Stage::Records => {
                 let records = records(&mut tx, &erasure, after).await?;
                 if !records.is_empty() {
                     // It takes its turn again, whatever the caller does.
                     touch(&mut tx, erasure.id, now).await?;
                     tx.commit().await?;
-                    return Ok(Some(ErasureStep::Records(erasure, records)));
+                    return Ok(ErasureStep::Records(erasure, records));
                 }
                 false
             }
             Stage::Answers => forget_answers(&mut tx, &erasure).await?,
-            Stage::Counts => delete_counts(self.0, &mut tx, &erasure).await?,
-            Stage::Done => false,
+            Stage::Counts | Stage::Done => false,
         };
         let next = if goes_on { stage } else { stage.next() };
-        let erasure = advance(&mut tx, erasure.id, next, erased, now).await?;
+        let erasure = advance(&mut tx, erasure.id, (next, are_counts_erased), erased, now).await?;
         if erasure.status == ErasureStatus::Finished {
             audit::write(&mut tx, &AuditRecord::erasure_ended(&erasure), &Actor::SERVER, now)
                 .await?;
             tx.commit().await?;
-            return Ok(Some(ErasureStep::Ended(erasure)));
+            return Ok(ErasureStep::Ended(erasure));
         }
         tx.commit().await?;
-        Ok(Some(ErasureStep::Continues))
+        Ok(ErasureStep::Continues)
+    }
+
+    /// Lets other erasures go before one whose step has failed.
+    async fn put_back(self, id: ErasureId, now: Timestamp) -> Result<()> {
+        let mut tx = self.0.engine.begin().await?;
+        touch(&mut tx, id, now.plus(FAILED_WAIT)).await?;
+        tx.commit().await
     }
 
     /// Deletes dead letters of refused events, and moves an erasure behind the last of those that were looked at.
@@ -145,7 +188,7 @@ async fn touch(tx: &mut Tx<'_>, id: ErasureId, now: Timestamp) -> Result<()> {
 async fn advance(
     tx: &mut Tx<'_>,
     id: ErasureId,
-    stage: Stage,
+    (stage, are_counts_erased): (Stage, bool),
     erased: Erased,
     now: Timestamp,
 ) -> Result<Erasure> {
@@ -154,7 +197,8 @@ async fn advance(
     let sql = format!(
         "UPDATE erasures
          SET stage = $2, events = events + $3, deliveries = deliveries + $4,
-             dead_letters = dead_letters + $5, stepped_at = $6, status = $7, finished_at = $8
+             dead_letters = dead_letters + $5, stepped_at = $6, status = $7, finished_at = $8,
+             counts_erased = $9
          WHERE id = $1 RETURNING {COLUMNS}"
     );
     let Erased { events, deliveries, dead_letters } = erased;
@@ -167,154 +211,10 @@ async fn advance(
         dead_letters,
         now,
         status.as_str(),
-        finished_at
+        finished_at,
+        are_counts_erased
     ];
     read(&tx.one(sql, args).await?)
-}
-
-/// Erases some events, or some of their deliveries. `false` when none is left.
-async fn erase_events(tx: &mut Tx<'_>, erasure: &Erasure, erased: &mut Erased) -> Result<bool> {
-    let org = erasure.org_id;
-    if let ErasureSubject::Event(event) = &erasure.filter {
-        erased.dead_letters += delete_dead_letters(tx, org, vec![event.uuid()]).await?;
-    }
-    for table in ["events", "held_events"] {
-        if table == "held_events" && tx.dialect() == Dialect::Sqlite {
-            continue;
-        }
-        let keys = keys_in(tx, table, erasure).await?;
-        let (Some(oldest), Some(newest)) =
-            (keys.iter().map(|(at, _)| *at).min(), keys.iter().map(|(at, _)| *at).max())
-        else {
-            continue;
-        };
-        let ids: Vec<Uuid> = keys.into_iter().map(|(_, id)| id).collect();
-        let span = Events { org, ids, oldest, newest };
-        for deliveries in ["pending_deliveries", "deliveries"] {
-            let gone = erase_deliveries(tx, deliveries, &span, erased).await?;
-            if gone > 0 {
-                erased.deliveries += gone;
-                return Ok(true);
-            }
-        }
-        let Events { ids, .. } = span;
-        let sql = format!(
-            "DELETE FROM dedup_keys WHERE org_id = $2 AND received_at <= $3 AND {}",
-            tx.dialect().any("event_id", "$1")
-        );
-        tx.execute(sql, args![ids.clone(), org, erasure.accepted_until]).await?;
-        let sql = format!(
-            "DELETE FROM {table} WHERE {} AND received_at BETWEEN $2 AND $3 AND {} = $4",
-            tx.dialect().any("id", "$1"),
-            tx.dialect().not_indexed("org_id")
-        );
-        erased.events += tx.execute(sql, args![ids.clone(), oldest, newest, org]).await?;
-        let sql = format!(
-            "DELETE FROM payloads_in_use
-             WHERE org_id = $4 AND received_at BETWEEN $2 AND $3 AND {}",
-            tx.dialect().any("event_id", "$1")
-        );
-        tx.execute(sql, args![ids, oldest, newest, org]).await?;
-        return Ok(true);
-    }
-    Ok(false)
-}
-
-/// Events, with the span of their times.
-struct Events {
-    org: OrgId,
-    ids: Vec<Uuid>,
-    oldest: Timestamp,
-    newest: Timestamp,
-}
-
-/// The keys of some events that are to be erased.
-async fn keys_in(
-    tx: &mut Tx<'_>,
-    table: &'static str,
-    erasure: &Erasure,
-) -> Result<Vec<(Timestamp, Uuid)>> {
-    let key = |row: &Row| Ok((row.get("received_at")?, row.get("id")?));
-    let Erasure { org_id, accepted_until, filter, .. } = erasure;
-    match filter {
-        ErasureSubject::Event(event) => {
-            let org = tx.dialect().not_indexed("org_id");
-            let sql = format!(
-                "SELECT id, received_at FROM {table}
-                 WHERE id = $1 AND {org} = $2 AND received_at <= $3 LIMIT $4"
-            );
-            tx.list(sql, args![*event, *org_id, *accepted_until, EVENTS_PER_STEP], key).await
-        }
-        ErasureSubject::Account(account) => {
-            let sql = format!(
-                "SELECT id, received_at FROM {table}
-                 WHERE org_id = $2 AND account_id = $1 AND received_at <= $3
-                 ORDER BY received_at, id LIMIT $4"
-            );
-            let args = args![account.as_str(), *org_id, *accepted_until, EVENTS_PER_STEP];
-            tx.list(sql, args, key).await
-        }
-    }
-}
-
-/// Erases some deliveries of events, with their attempts and dead letters. An attempt in flight completes, and its
-/// outcome finds no row.
-async fn erase_deliveries(
-    tx: &mut Tx<'_>,
-    table: &'static str,
-    events: &Events,
-    erased: &mut Erased,
-) -> Result<u64> {
-    let Events { org, ids, oldest, newest } = events;
-    let dialect = tx.dialect();
-    let of_events = dialect.any("event_id", "$1");
-    // Those that were planned with the event, by the primary key, and redeliveries, by an index of their own.
-    let which = [
-        format!("org_id = $4 AND created_at BETWEEN $2 AND $3 AND {of_events}"),
-        format!(
-            "{of_events} AND created_at > event_received_at AND event_received_at BETWEEN $2 AND $3
-             AND created_at >= $2 AND {} = $4",
-            dialect.not_indexed("org_id")
-        ),
-    ];
-    let lock = dialect.lock(" FOR UPDATE");
-    for (which, from) in which.into_iter().zip([oldest.floor_ms(), *oldest]) {
-        let sql = format!(
-            "SELECT created_at, id FROM {table} WHERE {which} ORDER BY created_at, id LIMIT $5{lock}"
-        );
-        let args = args![ids.clone(), from, *newest, *org, DELIVERIES_PER_STEP];
-        let read = |row: &Row| Ok((row.get("created_at")?, row.get("id")?));
-        let keys: Vec<(Timestamp, Uuid)> = tx.list(sql, args, read).await?;
-        let (Some((first, _)), Some((last, _))) = (keys.first(), keys.last()) else { continue };
-        let (first, last) = (*first, *last);
-        let found: Vec<Uuid> = keys.iter().map(|(_, id)| *id).collect();
-        let sql = format!(
-            "DELETE FROM delivery_attempts WHERE {} AND delivery_created_at BETWEEN $2 AND $3",
-            dialect.any("delivery_id", "$1")
-        );
-        tx.execute(sql, args![found.clone(), first, last]).await?;
-        let sql = format!(
-            "DELETE FROM {table} WHERE org_id = $4 AND created_at BETWEEN $2 AND $3 AND {}",
-            dialect.any("id", "$1")
-        );
-        let gone = tx.execute(sql, args![found.clone(), first, last, *org]).await?;
-        erased.dead_letters += delete_dead_letters(tx, *org, found).await?;
-        return Ok(gone);
-    }
-    Ok(0)
-}
-
-async fn delete_dead_letters(tx: &mut Tx<'_>, org: OrgId, ids: Vec<Uuid>) -> Result<u64> {
-    if ids.is_empty() {
-        return Ok(0);
-    }
-    let (lock, is_one) = (tx.dialect().lock(" FOR UPDATE"), tx.dialect().any("id", "$1"));
-    let sql = format!(
-        "DELETE FROM dead_letters WHERE id IN (
-             SELECT id FROM dead_letters WHERE {is_one} ORDER BY id{lock}) AND {} = $2",
-        tx.dialect().not_indexed("org_id")
-    );
-    tx.execute(sql, args![ids, org]).await
 }
 
 /// The next events in dead letters of the store's refusals, for an account's erasure: they alone tell whose they are.
@@ -362,8 +262,9 @@ async fn forget_answers(tx: &mut Tx<'_>, erasure: &Erasure) -> Result<bool> {
     Ok(tx.execute(sql, args).await? == ANSWERS_PER_STEP as u64)
 }
 
-/// Deletes counts of an account.
-async fn delete_counts(store: &Store, tx: &mut Tx<'_>, erasure: &Erasure) -> Result<bool> {
-    let ErasureSubject::Account(account) = &erasure.filter else { return Ok(false) };
-    Ok(erase_some(store, tx, erasure.org_id, account).await? != RollupErasure::Done)
+/// Erases some of the counts of an account. `true` when none is left; those of an event go with it.
+async fn erase_counts(store: &Store, tx: &mut Tx<'_>, erasure: &Erasure) -> Result<bool> {
+    let ErasureSubject::Account(account) = &erasure.filter else { return Ok(true) };
+    let erased = erase_some(store, tx, erasure.org_id, account, erasure.accepted_until).await?;
+    Ok(erased == RollupErasure::Done)
 }

@@ -36,6 +36,18 @@ pub(super) async fn write(
     Ok(())
 }
 
+/// Whether an account's erasure covers an event of it that was accepted at `received_at`.
+pub(super) async fn covers_account(
+    tx: &mut Tx<'_>,
+    org: OrgId,
+    account: &str,
+    received_at: Timestamp,
+) -> Result<bool> {
+    let sql = "SELECT 1 AS one FROM erasure_tombstones
+               WHERE org_id = $1 AND subject = $2 AND until >= $3";
+    Ok(tx.optional(sql, args![org, of_account(account), received_at]).await?.is_some())
+}
+
 /// Those of some events that were erased before they are stored. `reached` has the organisations whose erasures reach
 /// their events.
 pub(in crate::store) async fn erased(

@@ -14,7 +14,7 @@ use super::labels::{OutcomeLabels, push_labels, read_labels};
 use crate::domain::{
     Decision, DeliveryId, EndpointId, Event, EventLabels, OrgId, Outcome, Timestamp,
 };
-use crate::store::engine::{Tx, args};
+use crate::store::engine::{Row, Tx, args};
 use crate::store::{Result, StoreError};
 
 /// Events that claim to be from further in the future count by when they were accepted.
@@ -55,6 +55,17 @@ pub(super) struct OutcomeRecord {
     pub(super) duration_ms: Option<u32>,
 }
 
+/// An event that is stored, and counted.
+#[derive(Clone, Debug)]
+pub(in crate::store) struct CountedEvent {
+    pub(in crate::store) account_id: Option<String>,
+    pub(in crate::store) received_at: Timestamp,
+    event_type: String,
+    user_id: Option<String>,
+    occurred_at: Option<Timestamp>,
+    bytes: u64,
+}
+
 /// What became of a delivery.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub(in crate::store) enum Ended {
@@ -62,6 +73,38 @@ pub(in crate::store) enum Ended {
     Dead,
     /// It waits for its next attempt.
     NotYet,
+}
+
+impl CountedEvent {
+    /// The columns that [`Self::read`] reads.
+    pub(in crate::store) const COLUMNS: &str =
+        "account_id, received_at, event_type, user_id, occurred_at,
+         CAST(length(payload) AS bigint) AS bytes";
+
+    /// Reads [`Self::COLUMNS`].
+    pub(in crate::store) fn read(row: &Row) -> Result<Self> {
+        Ok(Self {
+            account_id: row.get_opt("account_id")?,
+            received_at: row.get("received_at")?,
+            event_type: row.get("event_type")?,
+            user_id: row.get_opt("user_id")?,
+            occurred_at: row.get_opt("occurred_at")?,
+            bytes: row.get("bytes")?,
+        })
+    }
+
+    /// The record by which it was counted.
+    pub(super) fn record(&self, kept: Option<Duration>) -> EventRecord<'_> {
+        let at = counted_at(self.occurred_at, self.received_at, kept).micros();
+        EventRecord {
+            at,
+            accepted_after: self.received_at.micros().saturating_sub(at),
+            bytes: self.bytes,
+            event_type: &self.event_type,
+            account_id: self.account_id.as_deref(),
+            user_id: self.user_id.as_deref(),
+        }
+    }
 }
 
 impl EventRecord<'_> {
@@ -96,17 +139,21 @@ impl OutcomeRecord {
 }
 
 /// The time by which an event counts: its own, unless that is older than events are kept, or far ahead.
-pub(super) fn counted_at(event: &Event, kept: Option<Duration>) -> Timestamp {
+fn counted_at(
+    occurred_at: Option<Timestamp>,
+    received_at: Timestamp,
+    kept: Option<Duration>,
+) -> Timestamp {
     let is_plausible = |at: &Timestamp| {
-        let is_kept = kept.is_none_or(|kept| *at >= event.received_at.minus(kept));
-        is_kept && *at <= event.received_at.plus(AHEAD_MAX)
+        let is_kept = kept.is_none_or(|kept| *at >= received_at.minus(kept));
+        is_kept && *at <= received_at.plus(AHEAD_MAX)
     };
-    event.occurred_at.filter(is_plausible).unwrap_or(event.received_at)
+    occurred_at.filter(is_plausible).unwrap_or(received_at)
 }
 
 /// Appends the record of an event.
 fn push_event(to: Vec<u8>, event: &Event, kept: Option<Duration>) -> Result<Vec<u8>> {
-    let at = counted_at(event, kept).micros();
+    let at = counted_at(event.occurred_at, event.received_at, kept).micros();
     let record = DeltaRecord::Event(EventRecord {
         at,
         accepted_after: event.received_at.micros().saturating_sub(at),
@@ -290,7 +337,8 @@ mod tests {
         let accepted = 1_000_000_000_000_000;
         let counted = |at: Option<i64>, kept_days: Option<u64>| {
             let kept = kept_days.map(|days| Duration::from_hours(24 * days));
-            counted_at(&event(at), kept).micros()
+            let event = event(at);
+            counted_at(event.occurred_at, event.received_at, kept).micros()
         };
         assert_eq!(counted(None, None), accepted);
         assert_eq!(counted(Some(accepted - 5), None), accepted - 5);

@@ -34,22 +34,22 @@ pub struct EventCount {
 /// What an account has sent in an hour.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct EventHour {
-    types: BTreeMap<String, TypeHour>,
-    users: BTreeMap<String, UserHour>,
+    pub(super) types: BTreeMap<String, TypeHour>,
+    pub(super) users: BTreeMap<String, UserHour>,
     /// Users beyond those that are counted by name.
-    other_users: UserHour,
+    pub(super) other_users: UserHour,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-struct TypeHour {
-    total: EventCount,
-    minutes: BTreeMap<u8, EventCount>,
+pub(super) struct TypeHour {
+    pub(super) total: EventCount,
+    pub(super) minutes: BTreeMap<u8, EventCount>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-struct UserHour {
-    events: u64,
-    minutes: BTreeMap<u8, u64>,
+pub(super) struct UserHour {
+    pub(super) events: u64,
+    pub(super) minutes: BTreeMap<u8, u64>,
 }
 
 /// The first part of a row.

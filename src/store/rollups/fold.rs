@@ -184,7 +184,7 @@ fn padded(mut rows: Vec<Args<'_>>) -> Vec<Args<'_>> {
     rows
 }
 
-async fn add_hours(
+pub(super) async fn add_hours(
     tx: &mut Tx<'_>,
     mut hours: BTreeMap<(OrgId, String, i64), AccountHour>,
 ) -> Result<()> {
@@ -254,7 +254,7 @@ impl AccountHour {
     }
 }
 
-async fn add_accounts(
+pub(super) async fn add_accounts(
     tx: &mut Tx<'_>,
     accounts: &BTreeMap<(OrgId, String), Activity>,
 ) -> Result<()> {

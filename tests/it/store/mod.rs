@@ -14,6 +14,8 @@ mod delivery_counts;
 mod delivery_filters;
 mod discards;
 mod endpoints;
+mod erasure_counts;
+mod erasure_plans;
 mod erasures;
 mod event_filters;
 mod events;

@@ -84,7 +84,7 @@ impl Subscribers {
         erasures: u64,
         test: &str,
     ) {
-        rollups::settle(station, stored, erasures, test).await;
+        rollups::settle(station, stored, test).await;
         nothing_pending(station).await;
         let deliveries = station.database.deliveries().await;
         let mut planned: HashMap<(Uuid, Uuid), usize> = HashMap::new();
