@@ -230,7 +230,7 @@ impl Tx<'_> {
         };
         let Some(plans) = plans.clone() else { return Ok(()) };
         // Boxed, so that the futures of statements stay small.
-        Box::pin(async move { plans.record_in(self, sql, args).await }).await
+        Box::pin(plans.record_in(self, sql, args)).await
     }
 
     /// Runs a statement and returns how many rows it changed.

@@ -70,7 +70,7 @@ pub enum ErasureStep {
 }
 
 /// The erasure that a step is of, which is locked.
-struct Running {
+struct RunningErasure {
     erasure: Erasure,
     stage: Stage,
     /// Whether the counts of its account are erased.
@@ -78,7 +78,7 @@ struct Running {
     after: Cursor,
 }
 
-impl Running {
+impl RunningErasure {
     fn read(row: &Row) -> Result<Self> {
         let at = row.get_opt("cursor_at")?.unwrap_or(START_OF_TIME);
         let id = row.get_opt("cursor_id")?.unwrap_or(Uuid::nil());
@@ -101,7 +101,9 @@ impl System<'_> {
             "SELECT {COLUMNS}, stage, cursor_at, cursor_id, counts_erased FROM erasures
              WHERE status = 'running' ORDER BY stepped_at LIMIT 1{lock}"
         );
-        let Some(running) = tx.find(sql, args![], Running::read).await? else { return Ok(None) };
+        let Some(running) = tx.find(sql, args![], RunningErasure::read).await? else {
+            return Ok(None);
+        };
         let id = running.erasure.id;
         match self.step_of(tx, running, now).await {
             Ok(step) => Ok(Some(step)),
@@ -117,10 +119,10 @@ impl System<'_> {
     async fn step_of(
         self,
         mut tx: Tx<'_>,
-        running: Running,
+        running: RunningErasure,
         now: Timestamp,
     ) -> Result<ErasureStep> {
-        let Running { erasure, stage, mut are_counts_erased, after } = running;
+        let RunningErasure { erasure, stage, mut are_counts_erased, after } = running;
         let mut erased = Erased::default();
         let goes_on = match stage {
             // Early, while few events of the account have come since it was asked for; one that another version began
