@@ -9,7 +9,8 @@ use super::DELTAS_READ_MAX;
 use super::delta::{CountedEvent, DeltaRecord, EventRecord, read_records};
 use super::event_hour::EventHour;
 use super::fold;
-use super::folded::{ALL_ACCOUNTS, ALL_ORGS, Activity};
+use super::folded::{ALL_ACCOUNTS, ALL_ORGS, AccountHour, Activity};
+use super::type_outcomes::TypeOutcomes;
 use crate::domain::{OrgId, Timestamp};
 use crate::store::engine::{Row, Tx, args};
 use crate::store::{Result, Store};
@@ -117,7 +118,10 @@ async fn count_later(
     }
     hours.retain(|_, hour| hour.total().events > 0);
     let seen = seen.filter(|seen| seen.count.events > 0);
-    fold::add_hours(tx, hours).await?;
+    let hours = hours
+        .into_iter()
+        .map(|(key, events)| (key, AccountHour { events, outcomes: TypeOutcomes::default() }));
+    fold::add_hours(tx, hours.collect()).await?;
     let accounts = seen.into_iter().map(|seen| ((org, account.to_owned()), seen)).collect();
     fold::add_accounts(tx, &accounts).await?;
     Ok(true)
@@ -184,9 +188,12 @@ async fn take_from_hour(
     }
     let total = hour.total();
     if total.events == 0 {
-        let sql = "DELETE FROM rollup_hours WHERE org_id = $1 AND account_id = $2 AND hour = $3";
-        tx.execute(sql, args![org, account, number]).await?;
-        return Ok(true);
+        // One with outcomes stays: those may be of other events.
+        let sql = "DELETE FROM rollup_hours WHERE org_id = $1 AND account_id = $2 AND hour = $3
+                   AND outcome_totals IS NULL";
+        if tx.execute(sql, args![org, account, number]).await? > 0 {
+            return Ok(true);
+        }
     }
     let (totals, minutes) = hour.encode()?;
     let sql = "UPDATE rollup_hours SET events = $4, bytes = $5, totals = $6, minutes = $7

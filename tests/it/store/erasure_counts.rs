@@ -99,13 +99,13 @@ async fn erased_event_is_taken_from_every_count(subject: &Subject) {
     erase_all(store, at(20)).await;
     assert_eq!(counted(store, org, "acc", always()).await, expected(&events[..1], "acc", always()));
     assert_eq!(counted(store, org, "only", always()).await, Counts::default());
-    let window = store.org_window(org, always()).await.unwrap();
+    let window = store.types_window(org, None, always()).await.unwrap();
     let types: Vec<_> = window.counts.types.iter().map(|(name, n)| (name.as_str(), n)).collect();
     let bytes = events[0].payload.len() as u64;
     assert_eq!(types.len(), 1);
     assert_eq!((types[0].0, types[0].1.events, types[0].1.bytes), ("a", 1, bytes));
     assert_eq!(bucket_events(store, None, hookgate::store::BucketUnit::Hour).await, 1);
-    let types = store.event_types(org, None, 10).await.unwrap().data;
+    let types = store.event_types(org, None, 10).await.unwrap().page.data;
     assert_eq!(types.iter().map(|row| row.event_type.as_str()).collect::<Vec<_>>(), ["a"]);
     let accounts = store.accounts(org, None, 10).await.unwrap().data;
     assert_eq!((accounts.len(), accounts[0].count.events), (1, 1));
