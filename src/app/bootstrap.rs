@@ -275,6 +275,7 @@ fn shown_link(link: Option<&SessionToken>, base_url: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use super::super::storage;
     use super::*;
     use crate::config::StoreConfig;
     use crate::store::StoreMetrics;
@@ -303,8 +304,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let config = StoreConfig::in_directory(dir.path());
         let metrics = StoreMetrics::register(&Registry::new()).unwrap();
-        let file = config.sqlite_path();
-        let store = Store::open_sqlite(&file, &config, metrics).await.unwrap();
+        let store = storage::open_store(&config, metrics).await.unwrap();
         store.migrate_up().await.unwrap();
         let start = async |show| {
             let given = GivenKeys { tenant: None, operator: None };

@@ -84,7 +84,7 @@ pub(super) async fn once(
     let digest = digest(&head, &body);
     let at = app.subsystems().clock.now();
     let (key, org) = (caller.key_id, caller.role.org_id());
-    let claimed = Claimed { key, org, name, digest, at };
+    let claimed = ClaimedKey { key, org, name, digest, at };
     let abandoned_after = ABANDONED_AFTER.max(2 * app.settings().request_timeout);
     let store = &app.subsystems().store;
     let claim = store.claim_idempotency_key(claimed.named(), abandoned_after).await?;
@@ -130,7 +130,7 @@ fn digest(head: &Parts, body: &[u8]) -> [u8; 32] {
 }
 
 /// A request that is this server's to run.
-struct Claimed {
+struct ClaimedKey {
     key: ApiKeyId,
     org: Option<OrgId>,
     name: IdempotencyKey,
@@ -138,7 +138,7 @@ struct Claimed {
     at: Timestamp,
 }
 
-impl Claimed {
+impl ClaimedKey {
     fn named(&self) -> NamedRequest<'_> {
         let Self { key, org, name, digest, at } = self;
         NamedRequest { key: *key, org: *org, name, digest, at: *at }
@@ -157,7 +157,7 @@ impl Claimed {
 /// background: the request has run all the same, and its answer does not wait.
 async fn settle(
     app: &AppState,
-    claimed: Claimed,
+    claimed: ClaimedKey,
     response: Response,
 ) -> Result<Response, ApiError> {
     let (response, answer) = if response.status().is_success() {

@@ -43,7 +43,7 @@ pub struct JournalRecords {
     extent: JournalExtent,
     /// Segments that were not read yet, by the seq of their first record.
     segments: VecDeque<(u64, String)>,
-    current: Option<Current>,
+    current: Option<CurrentSegment>,
     /// The position behind what was read.
     position: u64,
     lost: Lost,
@@ -60,7 +60,7 @@ pub struct Lost {
 }
 
 /// The segment that is read.
-struct Current {
+struct CurrentSegment {
     frames: Frames,
     first_seq: u64,
     bytes: u64,
@@ -131,7 +131,9 @@ impl JournalRecords {
             }
             let next_segment = self.segments.front().map(|(first_seq, _)| *first_seq);
             let seq = self.position;
-            let Some(Current { frames, first_seq, bytes }) = &mut self.current else { continue };
+            let Some(CurrentSegment { frames, first_seq, bytes }) = &mut self.current else {
+                continue;
+            };
             if next_segment.is_some_and(|next| next <= seq) {
                 self.current = None;
                 continue;
@@ -189,7 +191,7 @@ impl JournalRecords {
         self.lose(self.position.max(self.checkpoint.acked)..first_seq);
         self.position = first_seq;
         let frames = Frames::new(file, self.checkpoint.id, SEGMENT_HEADER_BYTES);
-        self.current = Some(Current { frames, first_seq, bytes });
+        self.current = Some(CurrentSegment { frames, first_seq, bytes });
         Ok(true)
     }
 

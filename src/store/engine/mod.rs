@@ -8,6 +8,7 @@
 //! Hot paths have one text per engine and use the driver's own types: they match on the enums.
 
 mod dialect;
+mod explain;
 mod hosts;
 mod multi_row;
 mod pool_use;
@@ -197,7 +198,7 @@ impl Engine {
         let (Self::Sqlite(SqliteEngine { reads, plans, .. })
         | Self::Postgres(PostgresEngine { reads, plans, .. })) = self;
         if let Some(plans) = plans {
-            Box::pin(plans.record(self, &sql, &args)).await?;
+            plans.push(Box::pin(explain::plan(self, &sql, &args)).await?);
         }
         match (self, reads) {
             (Self::Postgres(PostgresEngine { replica: Some(replica), .. }), Some(_)) => {
@@ -230,7 +231,8 @@ impl Tx<'_> {
         };
         let Some(plans) = plans.clone() else { return Ok(()) };
         // Boxed, so that the futures of statements stay small.
-        Box::pin(plans.record_in(self, sql, args)).await
+        plans.push(Box::pin(explain::plan_in(self, sql, args)).await?);
+        Ok(())
     }
 
     /// Runs a statement and returns how many rows it changed.

@@ -2,6 +2,7 @@
 
 use reqwest::{Method, Response};
 use serde_json::Value;
+use tokio::task::JoinSet;
 
 use crate::support::answer::json;
 use crate::support::binary::Binary;
@@ -190,7 +191,8 @@ async fn stream_shows_what_other_servers_did() {
     let request = client().get(url).header("x-api-key", &key);
     let mut follower = Follower::of(request.send().await.unwrap());
     // The other server knows within a second that somebody follows; posts go on until one is shown.
-    let posting = tokio::spawn({
+    let mut posting = JoinSet::new();
+    posting.spawn({
         let (url, key) = (format!("{}/api/events", other.base_url), key.clone());
         async move {
             let mut every = tokio::time::interval(std::time::Duration::from_millis(300));
@@ -203,7 +205,7 @@ async fn stream_shows_what_other_servers_did() {
         }
     });
     let shown = follower.next().await.unwrap();
-    posting.abort();
+    posting.shutdown().await;
     assert_eq!((shown.event.as_str(), &shown.data["type"]), ("event", &"elsewhere".into()));
     drop(follower);
     one.stop().await;
