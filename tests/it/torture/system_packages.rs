@@ -90,20 +90,23 @@ async fn nothing_acknowledged_is_lost_by_a_disk_that_fails_once_before_a_power_c
     let ledger = Arc::new(Ledger::new());
     // Few clients: a server that is killed every few seconds stores less than many of them post.
     let manners = Manners { clients: 4, kills: true, refusals: true, ..Manners::DEMANDING };
-    let load = Load::start(&station, &ledger, manners, &mut dice);
     let rounds = (Scale::read().kills() / 10).max(1);
-    for (name, fault) in (0..rounds).flat_map(|_| FAULTS) {
-        println!("{test}: {name}");
-        ledger.accepted(dice.of_any_size(6)).await;
-        disk.strike(fault()).await;
-        tokio::time::sleep(Duration::from_millis(dice.below(500))).await;
-        station.kill().await;
-        disk.cut(&mut dice);
-        station.start_again().await;
+    for _ in 0..rounds {
+        let load = Load::start(&station, &ledger, manners, &mut dice);
+        for (name, fault) in FAULTS {
+            println!("{test}: {name}");
+            ledger.accepted(dice.of_any_size(6)).await;
+            disk.strike(fault()).await;
+            tokio::time::sleep(Duration::from_millis(dice.below(500))).await;
+            station.kill().await;
+            disk.cut(&mut dice);
+            station.start_again().await;
+        }
+        ledger.accepted(100).await;
+        load.end().await;
+        // What a round leaves is stored before the next one: it takes longer than to post it.
+        station.drained().await;
     }
-    ledger.accepted(100).await;
-    load.end().await;
-    station.drained().await;
     assert_sound(&station).await;
     ledger.settle(&station.database.events().await).report(test);
     station.stop().await;
