@@ -196,7 +196,6 @@ impl EventStorer {
                 Err(error) => back_off(&mut backoff, &error).await,
             }
         };
-        self.metrics.events_unstorable_total.inc();
         let (org, event) = (event.org_id, event.id);
         if let Some(error) = refused {
             let quarantined = self.quarantine.bytes(&format!("event-{event}"), &record);
@@ -213,6 +212,7 @@ impl EventStorer {
                 );
             }
         }
+        self.metrics.events_unstorable_total.inc();
     }
 
     fn count(&self, persisted: &Persisted) {

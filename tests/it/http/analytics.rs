@@ -237,6 +237,8 @@ async fn metrics_are_grouped() {
     let one = leased.iter().find(|leased| leased.event.account_id.as_deref() == Some("one"));
     super::deliveries::record(&server, one.unwrap(), 200, hookgate::domain::Decision::Delivered)
         .await;
+    // Windows end with the last minute that is over.
+    server.clock.advance(Duration::from_mins(1));
     for query in [
         "group_by=type",
         "group_by=account",

@@ -68,11 +68,18 @@ fn check(plans: &[String]) {
             // As PostgreSQL shows one, below what it scans: the time is compared, and not given.
             let is_range = line.contains("Index Cond: ((org_id = ")
                 && line.contains("created_at")
-                && !line.contains("created_at = ");
+                && !line.contains("created_at = ")
+                && !is_instant(line);
             assert!(!is_range || !of_deliveries(scanned), "{line} in\n{plan}");
             scanned = line;
         }
     }
+}
+
+/// Whether the times that a line of a plan names are all one: PostgreSQL may read the few rows of an instant as a range.
+fn is_instant(line: &str) -> bool {
+    let times: Vec<_> = line.split('\'').filter(|text| text.ends_with("+00")).collect();
+    times.windows(2).all(|pair| pair[0] == pair[1]) && !times.is_empty()
 }
 
 async fn erasure_reads_no_deliveries_of_other_events(subject: &Subject) {

@@ -74,7 +74,8 @@ async fn outcomes_are_counted_by_type_and_account(subject: &Subject) {
         labelled(other, "a.lost", "one", "u", at(0)),
     ];
     persist(subject, &events, at(0)).await;
-    let leased = claim(subject, 9, at(1)).await;
+    let leased = claim(subject, 60, at(1)).await;
+    assert_eq!(leased.len(), events.len());
     let outcomes: Vec<_> = leased.iter().map(|leased| decided(leased, at(3))).collect();
     // The second time without the leases, which counts nothing.
     record(subject, &outcomes).await;
