@@ -2,7 +2,6 @@
 -- server of an earlier version neither writes nor reads them: the outcomes that it folds or records are not in the columns
 -- below.
 ALTER TABLE rollup_deltas ADD COLUMN labels bytea;
-ALTER TABLE rollup_deltas ALTER COLUMN labels SET STORAGE EXTERNAL;
 
 -- Outcomes of the account in the hour by event type, and when in the hour; see type_outcomes.rs. NULL where there are none.
 ALTER TABLE rollup_hours ADD COLUMN outcome_totals bytea, ADD COLUMN outcome_minutes bytea;
