@@ -3,6 +3,8 @@
 //! Without a server in this process, a running one finds what became due at its next poll, and may
 //! still send once what was cancelled while it waited in its memory.
 
+use std::slice;
+
 use super::endpoints;
 use super::reach::{CallerReach, merged};
 use super::refusal::{Missing, Refusal};
@@ -26,7 +28,7 @@ pub async fn list(
     page: PageRequest,
 ) -> Result<Page<Delivery>, Refusal> {
     let (reach, store) = (reach.into(), &subsystems.store);
-    let page = match reach.endpoints(subsystems, filter.endpoint_id).await? {
+    let mut page = match reach.endpoints(subsystems, filter.endpoint_id).await? {
         None => store.deliveries(reach.org(), filter, page).await?,
         Some(endpoints) => {
             let mut lists = Vec::with_capacity(endpoints.len());
@@ -38,7 +40,8 @@ pub async fn list(
             merged(lists, page, position)
         }
     };
-    Ok(Page { data: subsystems.with_local_holds(page.data), ..page })
+    subsystems.add_local_holds(&mut page.data);
+    Ok(page)
 }
 
 /// One delivery, if it is in reach.
@@ -77,8 +80,8 @@ pub async fn one(
 ) -> Result<DeliveryDetail, Refusal> {
     let (reach, store) = (reach.into(), &subsystems.store);
     let org = reach.org();
-    let delivery = found(subsystems, &reach, id).await?;
-    let delivery = with_local_holds(subsystems, delivery);
+    let mut delivery = found(subsystems, &reach, id).await?;
+    subsystems.add_local_holds(slice::from_mut(&mut delivery));
     let attempts = store.attempts(org, id).await?;
     let (event, endpoint) = if attempts.is_empty() {
         (None, None)
@@ -128,19 +131,15 @@ pub async fn outcome(
     one(subsystems, org, id).await.map(Some)
 }
 
-fn with_local_holds(subsystems: &Subsystems, delivery: Delivery) -> Delivery {
-    subsystems.with_local_holds(vec![delivery.clone()]).pop().unwrap_or(delivery)
-}
-
 /// A delivery that waits in this server's memory for a slot: it is attempted as soon as it gets one.
 async fn queued(
     subsystems: &Subsystems,
     org: OrgId,
     id: DeliveryId,
 ) -> Result<Option<Delivery>, Refusal> {
-    let Some(found) = subsystems.store.delivery(org, id).await? else { return Ok(None) };
+    let Some(mut found) = subsystems.store.delivery(org, id).await? else { return Ok(None) };
     let is_leased = found.held_by == Some(HeldBy::InFlight);
-    let found = with_local_holds(subsystems, found);
+    subsystems.add_local_holds(slice::from_mut(&mut found));
     Ok((is_leased && found.held_by.is_none()).then_some(found))
 }
 

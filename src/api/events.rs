@@ -74,8 +74,9 @@ pub async fn one(
         let filter = DeliveryFilter { event_id: Some(id), ..DeliveryFilter::default() };
         deliveries::list(subsystems, reach, &filter, newest).await?
     };
-    let Page { data, next_cursor: deliveries_next_cursor } = deliveries;
-    let deliveries = subsystems.with_local_holds(data).into_iter().map(DeliveryView::from);
+    let Page { mut data, next_cursor: deliveries_next_cursor } = deliveries;
+    subsystems.add_local_holds(&mut data);
+    let deliveries = data.into_iter().map(DeliveryView::from);
     let deliveries: Vec<DeliveryView> = deliveries.collect();
     let copies = match &event.dedup_id {
         Some(_) => subsystems.store.copies(&event).await?,

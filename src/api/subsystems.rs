@@ -54,11 +54,11 @@ impl Subsystems {
         }
     }
 
-    /// Deliveries that tell what this server alone knows: that one waits here for a slot, without an attempt in flight,
-    /// and that nothing is sent to its endpoint for now.
-    pub(super) fn with_local_holds(&self, mut deliveries: Vec<Delivery>) -> Vec<Delivery> {
-        let Some(server) = &self.server else { return deliveries };
-        let queued = server.delivery.queued(&deliveries);
+    /// Adds what this server alone knows: that a delivery waits here for a slot, without an attempt in flight, and that
+    /// nothing is sent to its endpoint for now.
+    pub(super) fn add_local_holds(&self, deliveries: &mut [Delivery]) {
+        let Some(server) = &self.server else { return };
+        let queued = server.delivery.queued(deliveries);
         let is_pending = |delivery: &&mut Delivery| delivery.status == DeliveryStatus::Pending;
         for delivery in deliveries.iter_mut().filter(is_pending) {
             if queued.contains(&delivery.id) {
@@ -69,7 +69,6 @@ impl Subsystems {
                 delivery.held_by = Some(HeldBy::Paused);
             }
         }
-        deliveries
     }
 
     /// Drops what is cached of a key: it was revoked or rotated.

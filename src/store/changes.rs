@@ -71,22 +71,18 @@ impl Store {
 
     /// The deliveries, and the dead letters, whose outcomes are to be logged.
     pub(super) fn logged_outcomes(&self, outcomes: &[Outcome]) -> ChangesByOrg {
-        self.followed.logged(outcomes.iter().flat_map(|outcome| {
-            let (id, at) = (outcome.delivery_id.uuid(), outcome.delivery_id.created_at());
-            let change = |kind| (outcome.org_id, LoggedChange { kind, id, at });
+        self.logged_ends(outcomes.iter().map(|outcome| {
             let is_dead = matches!(outcome.decision, Decision::Dead(_));
-            let dead = is_dead.then(|| change(ChangeKind::DeadLetter));
-            [Some(change(ChangeKind::Delivery)), dead].into_iter().flatten()
+            (outcome.org_id, outcome.delivery_id, is_dead)
         }))
     }
 
-    /// The deliveries that ended without an attempt, and those of them that are dead letters by now, which are to be logged.
+    /// The deliveries, and the dead letters of those that have one by now, which are to be logged.
     pub(super) fn logged_ends(
         &self,
-        ended: impl IntoIterator<Item = (OrgId, DeliveryId)>,
-        is_dead: bool,
+        ended: impl IntoIterator<Item = (OrgId, DeliveryId, bool)>,
     ) -> ChangesByOrg {
-        self.followed.logged(ended.into_iter().flat_map(|(org, delivery)| {
+        self.followed.logged(ended.into_iter().flat_map(|(org, delivery, is_dead)| {
             let (id, at) = (delivery.uuid(), delivery.created_at());
             let change = |kind| (org, LoggedChange { kind, id, at });
             let dead = is_dead.then(|| change(ChangeKind::DeadLetter));

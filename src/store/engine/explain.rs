@@ -15,7 +15,7 @@ pub(super) async fn plan(engine: &Engine, sql: &SqlStr, args: &Args<'_>) -> Resu
             statement::all_postgres(&mut session, sql, args).await?
         }
     };
-    lines(engine.dialect(), &rows)
+    printed(engine.dialect(), &rows)
 }
 
 /// The plan of a statement of a transaction, as it is there.
@@ -26,10 +26,11 @@ pub(super) async fn plan_in(tx: &mut Tx<'_>, sql: &SqlStr, args: &Args<'_>) -> R
         Tx::Sqlite(tx, _) => sqlite::run(tx, sql, args).await?.rows,
         Tx::Postgres(tx) => statement::all_postgres(tx, sql, args).await?,
     };
-    lines(dialect, &rows)
+    printed(dialect, &rows)
 }
 
-fn lines(dialect: Dialect, rows: &[Row]) -> Result<String> {
+/// A plan as the engine prints it, a line per node.
+fn printed(dialect: Dialect, rows: &[Row]) -> Result<String> {
     let column = match dialect {
         Dialect::Sqlite => "detail",
         Dialect::Postgres => "QUERY PLAN",

@@ -29,6 +29,6 @@ pub(super) async fn count(
     for (org, delta) in &deltas {
         delta.append(tx, *org).await?;
     }
-    let ended = settled.iter().map(|row| (row.org, row.id));
-    changes::log(tx, store.logged_ends(ended, false), store.due(now)).await
+    let ended = settled.iter().map(|row| (row.org, row.id, false));
+    changes::log(tx, store.logged_ends(ended), store.due(now)).await
 }

@@ -222,8 +222,8 @@ async fn give_up(
         counted.push(*endpoint, (*id, Ended::Dead), labels.get(event), now)?;
     }
     counted.append(tx, org).await?;
-    let ended = overdue.iter().map(|delivery| (org, delivery.id));
-    changes::log(tx, store.logged_ends(ended, true), store.due(now)).await?;
+    let ended = overdue.iter().map(|delivery| (org, delivery.id, true));
+    changes::log(tx, store.logged_ends(ended), store.due(now)).await?;
     let sql = format!("DELETE FROM pending_deliveries WHERE {which}");
     tx.execute(sql, args![org, oldest, newest, ids]).await
 }

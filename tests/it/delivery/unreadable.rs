@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use hookgate::domain::DeliveryStatus;
+use hookgate::domain::{DeliveryStatus, EndpointId};
 use hookgate::runtime::Lifecycle;
 use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{ConnectOptions, Executor};
@@ -10,6 +10,12 @@ use sqlx::{ConnectOptions, Executor};
 use super::world::World;
 use crate::support::receiver::Receiver;
 use crate::support::wait::until;
+
+/// The statement that sets the retry schedule of an endpoint by hand.
+fn scheduled(endpoint: EndpointId, schedule: &str) -> String {
+    let id = endpoint.uuid().simple();
+    format!("UPDATE endpoints SET retry_schedule = {schedule} WHERE id = x'{id}'")
+}
 
 #[tokio::test]
 async fn unreadable_endpoint_stops_nobody_and_its_deliveries_wait() {
@@ -19,12 +25,7 @@ async fn unreadable_endpoint_stops_nobody_and_its_deliveries_wait() {
     world.endpoint(&works, "").await;
     let file = SqliteConnectOptions::new().filename(world.directory.path().join("hookgate.db"));
     let mut database = file.connect().await.unwrap();
-    let set = |schedule: &str| {
-        format!(
-            "UPDATE endpoints SET retry_schedule = {schedule} WHERE id = x'{}'",
-            endpoint.uuid().simple()
-        )
-    };
+    let set = |schedule: &str| scheduled(endpoint, schedule);
     database.execute(sqlx::AssertSqlSafe(set("'nonsense'"))).await.unwrap();
 
     let lifecycle = Lifecycle::new();
@@ -58,12 +59,7 @@ async fn endpoint_that_was_known_goes_on_once_it_can_be_read_again() {
     let endpoint = world.endpoint(&receiver, "").await;
     let file = SqliteConnectOptions::new().filename(world.directory.path().join("hookgate.db"));
     let mut database = file.connect().await.unwrap();
-    let set = |schedule: &str| {
-        format!(
-            "UPDATE endpoints SET retry_schedule = {schedule} WHERE id = x'{}'",
-            endpoint.uuid().simple()
-        )
-    };
+    let set = |schedule: &str| scheduled(endpoint, schedule);
     let lifecycle = Lifecycle::new();
     let service = world.delivery();
     let (door, handle) = (service.door(), service.handle());
