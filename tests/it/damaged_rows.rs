@@ -242,6 +242,8 @@ async fn damaged_event_is_set_aside_alone(dir: &Path, database: Database, code: 
     let poison = r#"{"type":"a","payload":0,"account_id":"poison"}"#;
     let request = client().post(format!("{}/api/events", server.url));
     answer(json(request.header("x-api-key", &tenant.key), poison)).await.expect(202);
+    // Whatever was in one batch with it would wait with it.
+    until("the event is tried", async || stored_batches(&server).await > 0).await;
     let mut posted = 0;
     until("the event is a dead letter", async || {
         server.post(&tenant.key, posted).await;
