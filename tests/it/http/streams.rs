@@ -34,8 +34,11 @@ impl Follower {
         assert_eq!(response.status(), 200);
         assert_eq!(response.headers()["content-type"], "text/event-stream");
         assert_eq!(response.headers()["cache-control"], "no-store");
-        // As the server does once a second.
-        server.store.system().refresh_followed(server.clock.now()).await.unwrap();
+        // As every server does once a second: this one, and that of which the test's own store is.
+        let (store, now) = (server.app.parts.store.clone(), server.clock.now());
+        let refreshing = async move { store.system().refresh_followed(now).await };
+        server.app.call(refreshing).await.unwrap();
+        server.store.system().refresh_followed(now).await.unwrap();
         Self::of(response)
     }
 
@@ -148,6 +151,23 @@ async fn stream_ends_with_its_key_and_with_the_server() {
     assert!(revoked.next().await.is_none());
     server.app.request_stop();
     assert!(stopped.next().await.is_none());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn stream_shows_what_a_consumer_acknowledges() {
+    let server = Server::start().await;
+    let tenant = server.tenant("acme").await;
+    server.get("/api/inbox", &tenant.key).await.expect(200);
+    let path = "/api/stream?kind=delivery";
+    let mut follower = Follower::open(&server, path, &tenant.key, None).await;
+    let event = server.store_event(tenant.org_id, "a", "1").await;
+    let received = server.get("/api/inbox", &tenant.key).await;
+    assert_eq!(received.expect(200)["data"][0]["id"], event.id.to_string());
+    server.post(&format!("/api/ack/{}", event.id), &tenant.key, "").await.expect(200);
+    let shown = follower.next().await.unwrap();
+    assert_eq!(shown.event, "delivery");
+    assert_eq!(shown.data["event_id"], event.id.to_string());
+    assert_eq!(shown.data["status"], "delivered");
 }
 
 #[tokio::test(flavor = "multi_thread")]
