@@ -1,6 +1,6 @@
 //! Tables whose rows are deleted by their age alone. A further one is one more line here.
 
-use super::{Round, pause};
+use super::Round;
 use crate::config::{RetentionConfig, days};
 use crate::domain::{OrgId, Timestamp};
 use crate::runtime::Stopwatch;
@@ -157,7 +157,7 @@ impl Round<'_> {
             if deleted < max as u64 {
                 return Ok(());
             }
-            pause(&step).await;
+            self.pause(&step).await;
         }
     }
 }

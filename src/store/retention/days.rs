@@ -2,9 +2,9 @@
 
 use time::{Date, OffsetDateTime, Time};
 
+use super::Round;
 use super::expiry::HELD_PER_ORG;
 use super::in_use::is_needed;
-use super::{Round, pause};
 use crate::domain::Timestamp;
 use crate::runtime::Stopwatch;
 use crate::store::engine::{Dialect, Engine, args};
@@ -52,7 +52,7 @@ impl Round<'_> {
                         Err(error) if tries > 1 && !error.is_connection() => {
                             tracing::debug!(%error, table, %day, "cannot drop a day yet");
                             tries -= 1;
-                            pause(&step).await;
+                            self.pause(&step).await;
                         }
                         Err(error) => return Err(error),
                     }
@@ -120,7 +120,7 @@ impl Round<'_> {
             if deleted < u64::from(RELEASED_PER_STEP) {
                 return Ok(());
             }
-            pause(&step).await;
+            self.pause(&step).await;
         }
     }
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use uuid::Uuid;
 
-use super::{Round, pause};
+use super::Round;
 use crate::domain::{
     DeadReason, DeliveryId, EndpointId, Event, EventId, LeaseToken, OrgId, Timestamp,
 };
@@ -41,7 +41,7 @@ impl Round<'_> {
             let Some((count, last)) = expired else { break };
             total += count;
             after = last;
-            pause(&step).await;
+            self.pause(&step).await;
         }
         self.report.expired += total;
         self.tell_owner(org, total).await

@@ -12,8 +12,10 @@
 //! (`expiry`). Of a day that is dropped such events move to `held_events`, where claims and look-ups find them.
 //!
 //! # Pace
-//! Each step is a small transaction, a long one for the write queue of SQLite. The round pauses after each for as long
-//! as that took, so it uses at most half of the store's time. On PostgreSQL one instance at a time does a step.
+//! Each step is a small transaction, a long one for the write queue of SQLite. The round pauses after each for 16 times
+//! as long as that took, so that who writes beside it hardly notices: what an hour has made too old fits into that. A
+//! round that is longer halves its pauses every five minutes, down to half of the store's time, so that it ends. On
+//! PostgreSQL one instance at a time does a step.
 //!
 //! # Failure
 //! A round that fails is repeated from its start; what is deleted is deleted. Nothing is remembered between rounds but
@@ -42,8 +44,14 @@ pub(super) use rows::delete_deliveries;
 
 /// Organisations that are read at once.
 const ORGS_AT_ONCE: u32 = 500;
+/// Pauses of a round that begins, as a multiple of the step before.
+const PAUSES_AT_FIRST: u32 = 16;
+/// How often they are halved, until they are as long as the step.
+const PAUSES_HALVED_EVERY: Duration = Duration::from_mins(5);
 /// The longest pause after a step.
 const PAUSE_MAX: Duration = Duration::from_secs(1);
+/// Of the rows that a long transaction may write, the part that a step does: one row is in many indexes.
+const PART_OF_ROWS: usize = 2;
 
 /// What a round has deleted.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -74,6 +82,7 @@ struct Round<'a> {
     store: &'a Store,
     config: &'a RetentionConfig,
     now: Timestamp,
+    began: Stopwatch,
     report: RetentionReport,
 }
 
@@ -87,7 +96,8 @@ impl System<'_> {
     ) -> Result<RetentionReport> {
         // By the earlier of two clocks, so that one which is ahead deletes nothing too early.
         let now = now.min(self.0.due(now));
-        let mut round = Round { store: self.0, config, now, report: RetentionReport::default() };
+        let (began, report) = (Stopwatch::start(), RetentionReport::default());
+        let mut round = Round { store: self.0, config, now, began, report };
         let longest = round.delete_by_org().await?;
         round.drop_days(longest).await?;
         round.delete_overall().await?;
@@ -208,7 +218,12 @@ impl Round<'_> {
 
     /// Rows that a step may write.
     fn rows_per_step(&self) -> usize {
-        self.store.engine.rows_at_once()
+        self.store.engine.rows_at_once() / PART_OF_ROWS
+    }
+
+    /// Pauses after a step that did something.
+    async fn pause(&self, step: &Stopwatch) {
+        tokio::time::sleep(pause_after(step.elapsed(), self.began.elapsed())).await;
     }
 }
 
@@ -219,7 +234,24 @@ pub(crate) fn retention_defaults(config: &RetentionConfig) -> OrgLimits {
         .with(OrgLimit::PayloadRetentionDays, config.payload_retention.map(in_days))
 }
 
-/// Pauses for as long as a step took, so that others have half of the store's time.
-async fn pause(step: &Stopwatch) {
-    tokio::time::sleep(step.elapsed().min(PAUSE_MAX)).await;
+/// The pause after a step that took this long, in a round that goes on for so long.
+fn pause_after(step: Duration, round: Duration) -> Duration {
+    let halvings = round.as_secs() / PAUSES_HALVED_EVERY.as_secs();
+    let factor = PAUSES_AT_FIRST.checked_shr(halvings.try_into().unwrap_or(u32::MAX));
+    (step * factor.unwrap_or(0).max(1)).min(PAUSE_MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn long_round_pauses_less_and_never_less_than_a_step() {
+        let pause = |millis, minutes| {
+            pause_after(Duration::from_millis(millis), Duration::from_mins(minutes)).as_millis()
+        };
+        let pauses = [0, 4, 5, 10, 15, 20, 25, 1_000_000].map(|minutes| pause(10, minutes));
+        assert_eq!(pauses, [160, 160, 80, 40, 20, 10, 10, 10]);
+        assert_eq!((pause(100, 0), pause(5_000, 100)), (1_000, 1_000));
+    }
 }

@@ -6,9 +6,9 @@
 
 use uuid::Uuid;
 
+use super::Round;
 use super::in_use::is_needed;
 use super::rows::{EventKey, event_keys, is_one_of};
-use super::{Round, pause};
 use crate::domain::{DeadReason, OrgId, Timestamp};
 use crate::runtime::Stopwatch;
 use crate::store::Result;
@@ -17,7 +17,7 @@ use crate::store::event_deliveries::{DeliveryOrigin, RowKeys, delete_by_key};
 use crate::store::page::START_OF_TIME;
 
 /// An event may have many deliveries whose excerpts go with its payload, so a step has this part of its rows.
-const PART_OF_ROWS: usize = 4;
+const PART_OF_ROWS: usize = 2;
 /// Events in use that are looked at by one statement.
 const LOOKED_AT_ONCE: usize = 1_000;
 
@@ -40,7 +40,7 @@ impl Round<'_> {
             tx.execute(sql, args![org, after.0]).await?;
             tx.commit().await?;
             self.report.payloads += unneeded.len() as u64;
-            pause(&step).await;
+            self.pause(&step).await;
         }
         self.remove_payloads_in_use(org).await?;
         self.remove_records(org, before).await
@@ -75,7 +75,7 @@ impl Round<'_> {
                 tx.commit().await?;
                 self.report.payloads += part.len() as u64;
             }
-            pause(&step).await;
+            self.pause(&step).await;
         }
     }
 
@@ -98,7 +98,7 @@ impl Round<'_> {
             if removed == 0 {
                 return Ok(());
             }
-            pause(&step).await;
+            self.pause(&step).await;
         }
     }
 }

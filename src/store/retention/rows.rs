@@ -2,8 +2,8 @@
 
 use uuid::Uuid;
 
+use super::Round;
 use super::in_use::is_needed;
-use super::{Round, pause};
 use crate::domain::{DeliveryId, OrgId, Timestamp};
 use crate::runtime::Stopwatch;
 use crate::store::Result;
@@ -22,11 +22,11 @@ impl Round<'_> {
             let max = self.rows_per_step();
             let deleted = delete_deliveries(&mut tx, "deliveries", (org, before), max).await?;
             tx.commit().await?;
-            self.report.rows += deleted;
-            pause(&step).await;
             if deleted == 0 {
                 break;
             }
+            self.report.rows += deleted;
+            self.pause(&step).await;
         }
         let mut after = (START_OF_TIME, Uuid::nil());
         loop {
@@ -38,7 +38,7 @@ impl Round<'_> {
             tx.commit().await?;
             self.report.rows += deleted;
             after = last;
-            pause(&step).await;
+            self.pause(&step).await;
         }
     }
 }
