@@ -55,6 +55,9 @@ pub(crate) enum Neighbour {
     Dripping,
     /// The same tenants with receivers that accept the request and never answer
     Hanging,
+    /// The same tenants with receivers that all fail for 6 s and answer 200 for 6 s, so that their breakers
+    /// open and close together
+    Failing,
     /// A tenant with --fanout-endpoints that all subscribe to the same events, and 500 of these events
     Fanout,
     /// Clients without a key that hold --open-connections open, idle or with half a head sent
@@ -77,7 +80,7 @@ pub(crate) enum Neighbour {
 impl Neighbour {
     /// Whether it may create more endpoints than a tenant may change in a minute.
     pub(crate) const fn has_many_endpoints(self) -> bool {
-        matches!(self, Self::Fanout | Self::Slow | Self::Dripping | Self::Hanging)
+        matches!(self, Self::Fanout | Self::Slow | Self::Dripping | Self::Hanging | Self::Failing)
     }
 }
 
@@ -92,8 +95,8 @@ impl fmt::Display for Neighbour {
 /// The sizes of neighbours.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct NeighbourArgs {
-    /// Endpoints of the one organisation beside slow, dripping or hanging; unset: 24 organisations with one endpoint
-    /// each
+    /// Endpoints of the one organisation beside slow, dripping, hanging or failing; unset: 24 organisations
+    /// with one endpoint each
     #[arg(long, requires = "beside", value_parser = clap::value_parser!(u32).range(1..=100_000))]
     slow_endpoints: Option<u32>,
     /// Endpoints of the organisation that fans out
@@ -105,8 +108,8 @@ pub(crate) struct NeighbourArgs {
     /// Connections that are held open beside connections
     #[arg(long, requires = "beside", default_value_t = 2000, value_parser = clap::value_parser!(u32).range(1..=200_000))]
     open_connections: u32,
-    /// Deliveries of the neighbour that wait; unset: 36,000 beside slow, dripping and
-    /// hanging, 2,000,000 beside disabled
+    /// Deliveries of the neighbour that wait; unset: 36,000 beside slow, dripping,
+    /// hanging and failing, 2,000,000 beside disabled
     #[arg(long, requires = "beside", value_parser = clap::value_parser!(u32).range(1..=100_000_000))]
     pending: Option<u32>,
     /// Events of the organisation that reads
@@ -160,8 +163,9 @@ impl<'a> Neighbourhood<'a> {
                 whale::start_over_limit(&mut running, args, server, operator).await?;
             }
             Neighbour::Whale => whale::start(&mut running, args, server, operator).await?,
-            Neighbour::Slow | Neighbour::Dripping | Neighbour::Hanging => {
+            Neighbour::Slow | Neighbour::Dripping | Neighbour::Hanging | Neighbour::Failing => {
                 let receiver = match neighbour {
+                    Neighbour::Failing => slow::failing(),
                     Neighbour::Dripping => slow::dripping(),
                     Neighbour::Hanging => slow::hanging(),
                     _ => slow::late(),

@@ -1,5 +1,5 @@
-//! The neighbours `slow`, `dripping` and `hanging`: tenants whose receivers keep an attempt for long. Those of the
-//! first two answer 200, so that no breaker opens.
+//! The neighbours `slow`, `dripping`, `hanging` and `failing`: tenants whose receivers keep an attempt for long, or fail.
+//! Those of the first two answer 200, so that no breaker opens; those of the last make breakers open and close together.
 
 use std::convert::Infallible;
 use std::time::Duration;
@@ -9,6 +9,7 @@ use axum::body::{Body, Bytes};
 use axum::http::StatusCode;
 use futures_util::stream;
 use hookgate::cli::CliError;
+use hookgate::runtime::Stopwatch;
 
 use crate::arrivals::serve;
 use crate::client::ApiClient;
@@ -24,6 +25,9 @@ const PENDING: u32 = 36_000;
 /// `DELIVERY_TIMEOUT`.
 const DELAY_MIN: Duration = Duration::from_secs(5);
 const DELAY_SPREAD: Duration = Duration::from_secs(8);
+
+/// How long a failing receiver answers 503, and then 200: a second longer than a breaker is open at first.
+const FAILS_FOR: Duration = Duration::from_secs(6);
 
 /// Pause between two bytes of a body that does not end.
 const DRIP_PAUSE: Duration = Duration::from_millis(100);
@@ -46,6 +50,18 @@ pub(super) fn dripping() -> Router {
 /// A receiver that takes requests and does not answer.
 pub(super) fn hanging() -> Router {
     Router::new().fallback(std::future::pending::<StatusCode>)
+}
+
+/// A receiver that answers 503 and 200 in turns of seconds, to everybody at the same time.
+pub(super) fn failing() -> Router {
+    let since = Stopwatch::start();
+    Router::new().fallback(async move || {
+        if (since.elapsed().as_secs() / FAILS_FOR.as_secs()).is_multiple_of(2) {
+            StatusCode::SERVICE_UNAVAILABLE
+        } else {
+            StatusCode::OK
+        }
+    })
 }
 
 /// Starts the receiver and posts the events.
