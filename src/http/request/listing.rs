@@ -6,6 +6,7 @@
 use schemars::JsonSchema;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
+use uuid::Uuid;
 
 use crate::domain::{
     Cursor, LabelCursor, LabelPage, ListCursor, ListOrder, ListTag, Page, PageRequest,
@@ -104,14 +105,29 @@ impl RequestedList {
         PageRequest { limit, after: self.after, order: self.reading_order() }
     }
 
-    /// The page that was read in [`Self::reading_order`], in the order of the list.
+    /// The position next to the one after which it is read, in the direction of reading: the row there is part of what
+    /// is read the other way.
+    fn behind_after(self) -> Option<Cursor> {
+        let order = self.reading_order();
+        self.after.map(|Cursor { at, id }| {
+            let id = match order {
+                ListOrder::NewestFirst => id.as_u128().saturating_sub(1),
+                ListOrder::OldestFirst => id.as_u128().saturating_add(1),
+            };
+            Cursor { at, id: Uuid::from_u128(id) }
+        })
+    }
+
+    /// The page that was read in [`Self::reading_order`], in the order of the list. One without rows may have others on
+    /// both sides, since a page may end short.
     pub(in crate::http) fn page<T: Positioned>(self, page: Page<T>) -> ListPage<T> {
         let Page { mut data, next_cursor: more } = page;
         let (next, prev) = if self.is_backward {
             data.reverse();
-            (data.last().map(T::position).or(self.after), more)
+            (data.last().map(T::position).or(self.behind_after()), more)
         } else {
-            (more, self.after.and_then(|_| data.first().map(T::position)))
+            let first = |after| data.first().map_or(after, T::position);
+            (more, self.behind_after().map(first))
         };
         ListPage {
             data,
@@ -124,7 +140,6 @@ impl RequestedList {
 #[cfg(test)]
 mod tests {
     use axum::http::Uri;
-    use uuid::Uuid;
 
     use super::*;
     use crate::domain::Timestamp;
@@ -181,9 +196,29 @@ mod tests {
         };
         assert_eq!(read(listing(false, None), &[9, 8], Some(8)), (vec![9, 8], None, Some(8)));
         assert_eq!(read(listing(false, Some(8)), &[7, 6], None), (vec![7, 6], Some(7), None));
-        assert_eq!(read(listing(false, Some(6)), &[], None), (vec![], None, None));
+        // A page without rows may be anywhere in a list.
+        assert_eq!(read(listing(false, Some(6)), &[], None), (vec![], Some(6), None));
+        assert_eq!(read(listing(false, Some(6)), &[], Some(3)), (vec![], Some(6), Some(3)));
+        assert_eq!(read(listing(true, Some(3)), &[], Some(6)), (vec![], Some(6), Some(3)));
+        assert_eq!(read(listing(false, None), &[], Some(6)), (vec![], None, Some(6)));
         assert_eq!(listing(true, Some(7)).reading_order(), ListOrder::OldestFirst);
         assert_eq!(read(listing(true, Some(7)), &[8, 9], Some(9)), (vec![9, 8], Some(9), Some(8)));
         assert_eq!(read(listing(true, Some(9)), &[], None), (vec![], None, Some(9)));
+    }
+
+    #[test]
+    fn page_without_rows_leads_back_to_the_row_before_it() {
+        let row = Cursor { at: Timestamp::from_micros(6), id: Uuid::from_u128(7) };
+        for order in [ListOrder::NewestFirst, ListOrder::OldestFirst] {
+            for is_backward in [false, true] {
+                let listing =
+                    RequestedList { tag: ListTag(1), order, is_backward, after: Some(row) };
+                let page = listing.page(Page::<Row> { data: Vec::new(), next_cursor: None });
+                let back = if is_backward { page.next_cursor } else { page.prev_cursor };
+                let back = back.unwrap();
+                let order = if back.is_backward { order.reversed() } else { order };
+                assert!(order.is_before(back.position, row), "{order:?} {is_backward}");
+            }
+        }
     }
 }
