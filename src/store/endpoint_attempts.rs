@@ -6,11 +6,11 @@
 use std::collections::HashMap;
 
 use super::deliveries::read_attempt;
-use super::engine::{Row, args};
+use super::engine::{Dialect, Row, args};
 use super::{Result, Store};
 use crate::domain::{
     Attempt, Cursor, Delivery, DeliveryFilter, DeliveryId, EndpointAttempt, EndpointId, ListOrder,
-    OrgId, Page, PageRequest,
+    OrgId, Page, PageRequest, Timestamp,
 };
 
 impl Store {
@@ -62,24 +62,39 @@ impl Store {
             return Ok(made);
         };
         let ids: Vec<_> = attempted().map(|delivery| delivery.id.uuid()).collect();
+        let times: Vec<_> = created().map(Timestamp::micros).collect();
         let dialect = self.engine.dialect();
+        // Each by its key: a page of a few of many deliveries may span all of them. The limit keeps PostgreSQL from
+        // reading those first.
+        let finished = match dialect {
+            Dialect::Sqlite => {
+                "CROSS JOIN deliveries d ON d.org_id = $1 AND d.created_at = k.at AND d.id = k.id"
+            }
+            Dialect::Postgres => {
+                "CROSS JOIN LATERAL (
+                     SELECT * FROM deliveries
+                     WHERE org_id = $1 AND created_at = k.at AND id = k.id
+                       AND created_at >= $3 AND created_at <= $4
+                     LIMIT 1
+                 ) d"
+            }
+        };
         let sql = format!(
             "SELECT delivery_id, number, started_at, duration_ms, status_code, error_class, error,
                     response_excerpt
              FROM delivery_attempts
              WHERE {} AND delivery_created_at >= $3 AND delivery_created_at <= $4 AND org_id = $1
              UNION ALL
-             SELECT id, attempts, started_at, duration_ms, status_code, error_class, error,
-                    response_excerpt
-             FROM deliveries
-             WHERE endpoint_id = $2 AND created_at >= $3 AND created_at <= $4 AND {}
-               AND started_at IS NOT NULL
+             SELECT d.id, d.attempts, d.started_at, d.duration_ms, d.status_code, d.error_class,
+                    d.error, d.response_excerpt
+             FROM ({}) k {finished}
+             WHERE d.endpoint_id = $2 AND d.started_at IS NOT NULL
              ORDER BY number",
             dialect.any("delivery_id", "$5"),
-            dialect.unindexed("org_id", "$1"),
+            dialect.keys("$5", "$6"),
         );
+        let args = args![org, endpoint, first, last, ids, times];
         let read = |row: &Row| Ok((row.get::<DeliveryId>("delivery_id")?, read_attempt(row)?));
-        let args = args![org, endpoint, first, last, ids];
         for (delivery, attempt) in self.engine.list(sql, args, read).await? {
             made.entry(delivery).or_default().push(attempt);
         }
