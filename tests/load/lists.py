@@ -15,6 +15,7 @@ PostgreSQL, and some minutes to fill. Only the Python standard library is needed
 
 import argparse
 import contextlib
+import hashlib
 import http.client
 import itertools
 import json
@@ -58,15 +59,22 @@ TABLES = {
     " received_at:time trace_id:id",
     "dedup_keys": "org_id:id event_id:id received_at:time",
     "deliveries": "org_id:id created_at:time id:id event_id:id event_received_at:time endpoint_id:id"
-    " status:text attempts:number finished_at:time started_at:time duration_ms:number status_code:number",
+    " status:text attempts:number finished_at:time started_at:time duration_ms:number status_code:number"
+    " error_class:text type_key:number",
     "dead_letters": "id:id org_id:id event_id:id delivery_id:id endpoint_id:id reason:text created_at:time"
-    " replayed_at:time event_type:text",
+    " replayed_at:time event_type:text error_class:text status_code:number attempts:number",
     "audit_log": "id:id org_id:id at:time actor:text action:text object:id changes:text",
 }
 
 
 def columns(table):
     return [column.split(":") for column in TABLES[table].split()]
+
+
+def type_key(org, event_type):
+    """The key by which the program finds deliveries of a type."""
+    digest = hashlib.sha256(bytes.fromhex(org) + event_type.encode()).digest()
+    return int.from_bytes(digest[:8], "big", signed=True)
 
 
 class Sqlite:
@@ -227,14 +235,16 @@ class Rows:
         dead = number < self.deliveries_max // 10
         delivery, created, finished = self.id(at), at // 1000 * 1000, at + 1_000_000
         endpoint = self.endpoints[0] if dead else self.endpoints[1 + number % (len(self.endpoints) - 1)]
-        status, attempts, code = ("dead", 10, 500) if dead else ("delivered", 1, 200)
+        status, attempts, code, error = ("dead", 10, 500, "status") if dead else ("delivered", 1, 200, None)
+        key = type_key(self.org, event_type)
         self.deliveries.append(
-            (self.org, created, delivery, event, at, endpoint, status, attempts, finished, at, 12, code)
+            (self.org, created, delivery, event, at, endpoint, status, attempts, finished, at, 12, code, error, key)
         )
         if dead:
             replayed = finished + 1_000_000 if number % 10 == 0 else None
             self.dead_letters.append(
                 (delivery, self.org, event, delivery, endpoint, "exhausted", finished, replayed, event_type)
+                + (error, code, attempts)
             )
 
     def audit_log(self):
@@ -374,10 +384,22 @@ def queries(of):
         ("endpoint + pending, none", deliveries + f"endpoint_id={of['working']}&status=pending"),
         ("endpoint + dead, none", deliveries + f"endpoint_id={of['working']}&status=dead"),
         ("endpoint + delivered, none of 20,000", deliveries + f"endpoint_id={of['failing']}&status=delivered"),
+        ("type 0.4 %", deliveries + f"type={TYPES[-1]}"),
+        ("type, no match", deliveries + "type=never.seen"),
+        ("prefix order.*", deliveries + "type=order.*"),
+        ("type frequent + endpoint, old ones", deliveries + f"type={TYPES[0]}&endpoint_id={of['failing']}"),
+        ("error_class", deliveries + "error_class=status"),
+        ("error_class, none", deliveries + "error_class=dns"),
+        ("status_code", deliveries + "status_code=500"),
+        ("status_code + endpoint, none has both", deliveries + f"status_code=500&endpoint_id={of['working']}"),
+        ("attempts of an endpoint", f"/api/endpoints/{of['working']}/attempts?"),
+        ("attempts of an endpoint that failed", f"/api/endpoints/{of['failing']}/attempts?error_class=status"),
         ("event_id, an old one", deliveries + f"event_id={of['event']}"),
         ("event_id, none", deliveries + f"event_id={UNKNOWN}"),
         ("dead letters newest", letters),
         ("dead letters endpoint", letters + f"endpoint_id={of['failing']}"),
+        ("dead letters event", letters + f"event_id={of['event']}"),
+        ("dead letters error_class + reason, none", letters + "error_class=status&reason=gone"),
         ("dead letters type, no match", letters + "type=never.seen"),
         ("dead letters replayed", letters + "replayed=true"),
         ("dead letters reason + not replayed", letters + "reason=exhausted&replayed=false"),
