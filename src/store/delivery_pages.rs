@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, HashMap};
 use super::deliveries::{read, select_finished, select_pending};
 use super::engine::{Dialect, Row, args};
 use super::event_type_range::after_prefix;
-use super::list_query::{ListPart, ListQuery, Listed, TYPES_MERGED_MAX, types_sql};
+use super::list_query::{ListPart, ListQuery, Listed, Selected, TYPES_MERGED_MAX, types_sql};
 use super::page::{END_OF_TIME, ListBounds, OrderSql};
 use super::type_key::type_key;
 use super::{Result, Store};
@@ -114,13 +114,12 @@ impl Store {
         let after = bounds.start(page.after);
         let mut look_back = self.look_back(org, bounds.order, after.at, bounds.last()).await?;
         loop {
-            let rows = self.union(&selection, look_back.next(), after, page.limit).await?;
-            if rows.len() > page.limit as usize || look_back.is_at_its_end() {
-                let position = |(row, _): &(Delivery, Timestamp)| Cursor {
-                    at: row.created_at,
-                    id: row.id.uuid(),
-                };
+            let (rows, examined_to) =
+                self.union(&selection, look_back.next(), after, page.limit).await?;
+            let is_full = rows.len() > page.limit as usize;
+            if is_full || examined_to.is_some() || look_back.is_at_its_end() {
                 let mut page = Page::from_rows(rows, page.limit, position);
+                page.next_cursor = page.next_cursor.or(examined_to);
                 page.data
                     .retain(|(row, _)| filter.status.is_none_or(|status| row.status == status));
                 let Page { data, next_cursor } = page;
@@ -158,36 +157,50 @@ impl Store {
         Ok(Types::Keys(types.iter().map(|event_type| type_key(org, event_type)).collect()))
     }
 
-    /// The rows of a page and one more, if there are so many, each with the time of its event.
+    /// The rows of a page and one more, if there are so many, each with the time of its event; and the last row that
+    /// was examined, when more follow.
     async fn union(
         &self,
         selection: &Selection<'_>,
         far: Timestamp,
         after: Cursor,
         limit: u32,
-    ) -> Result<Vec<(Delivery, Timestamp)>> {
+    ) -> Result<(Vec<(Delivery, Timestamp)>, Option<Cursor>)> {
         let (dialect, status) = (self.engine.dialect(), selection.filter.status);
         let (mut selects, mut args) = (Vec::new(), args![after.at, after.id, i64::from(limit) + 1]);
+        let mut ends = Vec::new();
         if status.is_none_or(|status| status == DeliveryStatus::Pending) {
             let query = selection.query(dialect, &PENDING, args.len());
-            if let Some((sql, more)) = query.select(self, "*", far, after).await? {
+            if let Some(Selected { sql, args: more, examined_to }) =
+                query.select(self, "*", far, after).await?
+            {
                 selects.push(select_pending(&format!("({sql}) d")));
                 args.extend(more);
+                ends.extend(examined_to);
             }
         }
         if status != Some(DeliveryStatus::Pending) {
             let query = selection.query(dialect, &FINISHED, args.len());
-            if let Some((sql, more)) = query.select(self, "*", far, after).await? {
+            if let Some(Selected { sql, args: more, examined_to }) =
+                query.select(self, "*", far, after).await?
+            {
                 selects.push(select_finished(&format!("({sql}) d")));
                 args.extend(more);
+                ends.extend(examined_to);
             }
         }
         if selects.is_empty() {
-            return Ok(Vec::new());
+            return Ok((Vec::new(), None));
         }
-        let sorted = OrderSql::of(selection.bounds.order).sorted("created_at");
+        let order = selection.bounds.order;
+        let sorted = OrderSql::of(order).sorted("created_at");
         let sql = format!("SELECT * FROM ({}) d {sorted} LIMIT $3", selects.join(" UNION ALL "));
-        self.engine.list(sql, args, read).await
+        let mut rows = self.engine.list(sql, args, read).await?;
+        // Behind the end of one table, rows of it may be missing between those of the other one.
+        let nearer = |one, other| if order.is_before(one, other) { one } else { other };
+        let end = ends.into_iter().reduce(nearer);
+        rows.retain(|row| end.is_none_or(|end| !order.is_before(end, position(row))));
+        Ok((rows, end))
     }
 
     /// Deliveries as people see them, with the types of their events.
@@ -237,6 +250,11 @@ impl Store {
         };
         Ok(rows.into_iter().map(shown).collect())
     }
+}
+
+/// Where a row is in its list.
+fn position((row, _): &(Delivery, Timestamp)) -> Cursor {
+    Cursor { at: row.created_at, id: row.id.uuid() }
 }
 
 impl<'a> Selection<'a> {

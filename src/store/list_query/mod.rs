@@ -8,8 +8,12 @@
 //! its types are looked up first. Where they are many but have few rows, these are sorted; otherwise, and beside other
 //! filters, the prefix is checked row by row.
 //!
+//! A page that checks rows one by one examines a bounded number of them, and may end short with a cursor to go on: two
+//! filters that many rows pass each may have none that passes both, see [`examined`].
+//!
 //! On PostgreSQL a list of a table with a partition per day looks at it in spans, see [`LookBack`].
 
+mod examined;
 mod filters;
 mod types;
 
@@ -54,7 +58,9 @@ pub(super) struct ListQuery<'a> {
     org: String,
     args: Args<'a>,
     filters: Vec<IndexedFilter>,
-    /// Conditions that need no index of their own: every index is in the order of time.
+    /// The bounds of time, which need no index of their own: every index is in the order of time.
+    range: Vec<String>,
+    /// Conditions that are checked row by row.
     checks: Vec<String>,
     prefix: Option<&'a str>,
     /// Values of a column, of which a row has one.
@@ -72,11 +78,21 @@ pub(super) struct ListPart {
     pub(super) by_index: String,
 }
 
+/// The SELECT of a page.
+#[derive(Debug)]
+pub(super) struct Selected<'a> {
+    pub(super) sql: String,
+    /// Its parameters behind the first three.
+    pub(super) args: Args<'a>,
+    /// The last row that it examines, when more follow.
+    pub(super) examined_to: Option<Cursor>,
+}
+
 /// What a page is read from.
 enum Source<'a> {
     Nothing,
-    /// An index, which SQLite is told, by these conditions.
-    Index(Option<&'static str>, String),
+    /// One index, and whether it is known to have few rows.
+    Index(ListPart, bool),
     /// Several lists, each by these conditions.
     Parts(Vec<ListPart>),
     /// The index on types, type by type.
@@ -109,7 +125,8 @@ impl<'a> ListQuery<'a> {
             org: String::new(),
             args: Vec::new(),
             filters: Vec::new(),
-            checks: vec![near],
+            range: vec![near],
+            checks: Vec::new(),
             prefix: None,
             keys: None,
             parts: None,
@@ -155,8 +172,10 @@ impl<'a> ListQuery<'a> {
         loop {
             let (far, at) = (look_back.next(), self.listed.at);
             let found = match self.clone().select(store, columns, far, after).await? {
-                Some((sql, args)) => {
-                    store.page_of(sql, at, (after, page.limit), args, &read).await?
+                Some(Selected { sql, args, examined_to }) => {
+                    let Page { data, next_cursor } =
+                        store.page_of(sql, at, (after, page.limit), args, &read).await?;
+                    Page { data, next_cursor: next_cursor.or(examined_to) }
                 }
                 None => Page { data: Vec::new(), next_cursor: None },
             };
@@ -166,25 +185,34 @@ impl<'a> ListQuery<'a> {
         }
     }
 
-    /// The SELECT of a page of the rows between a position and a time, with its parameters behind the first three;
-    /// `None` when there is no such row.
+    /// The SELECT of a page of the rows between a position and a time; `None` when there is no such row.
     pub(super) async fn select(
         mut self,
         store: &Store,
         columns: &str,
         far: Timestamp,
         after: Cursor,
-    ) -> Result<Option<(String, Args<'a>)>> {
+    ) -> Result<Option<Selected<'a>>> {
         let (at, order) = (self.listed.at, OrderSql::of(self.bounds.order));
+        let number_of_end = self.args.len();
         let end = self.parameter(far);
-        self.checks.push(self.dialect.weak(&format!("{at} {} {end}", order.within)));
-        let keys = match self.source(store, (far, after)).await? {
+        self.range.push(self.dialect.weak(&format!("{at} {} {end}", order.within)));
+        let source = self.source(store, (far, after)).await?;
+        let examined_to = self.examined_to(store, &source, after).await?;
+        if let Some(last) = examined_to {
+            self.args[number_of_end] = last.at.into();
+            let (last_at, last_id) = (self.parameter(last.at), self.parameter(last.id));
+            self.checks.push(format!("({at}, id) {} ({last_at}, {last_id})", order.within));
+        }
+        let keys = match source {
             Source::Nothing => return Ok(None),
-            Source::Index(index, conditions) => {
-                let table = self.table_by(index);
+            Source::Index(ListPart { index, by_index }, _) => {
+                let (table, conditions) = (self.table_by(index), self.conditions());
                 let page = order.page(at);
-                let sql = format!("SELECT {columns} FROM {table} WHERE {conditions} {page}");
-                return Ok(Some((sql, self.args)));
+                let sql = format!(
+                    "SELECT {columns} FROM {table} WHERE {by_index} AND {conditions} {page}"
+                );
+                return Ok(Some(Selected { sql, args: self.args, examined_to }));
             }
             Source::Parts(parts) => self.keys_of_parts(&parts),
             Source::Types(types) => self.keys_of_types(types),
@@ -192,7 +220,7 @@ impl<'a> ListQuery<'a> {
             Source::Prefix(prefix) => self.keys_of_prefix(prefix),
         };
         let sql = self.rows_of(columns, &keys, &end);
-        Ok(Some((sql, self.args)))
+        Ok(Some(Selected { sql, args: self.args, examined_to }))
     }
 
     async fn source(&mut self, store: &Store, span: (Timestamp, Cursor)) -> Result<Source<'a>> {
@@ -218,42 +246,46 @@ impl<'a> ListQuery<'a> {
         if self.filters.is_empty()
             && let Some((column, keys)) = self.keys.take()
         {
-            return Ok(Source::Keys(column, keys));
+            if self.checks.is_empty() {
+                return Ok(Source::Keys(column, keys));
+            }
+            return Ok(Source::Parts(self.parts_of_values(column, keys)));
         }
         self.check_types();
-        let narrowest = match self.filters.len() {
-            0 => None,
-            1 => Some(0),
+        let (narrowest, is_short) = match self.filters.len() {
+            0 => (None, false),
+            1 => (Some(0), false),
             _ => match self.narrowest(store, span.1).await? {
-                Some(narrowest) => Some(narrowest),
+                Some((narrowest, rows)) => (Some(narrowest), rows < u64::from(COUNTED_MAX)),
                 None => return Ok(Source::Nothing),
             },
         };
-        let all = format!("org_id = {}", self.org);
-        let first = narrowest.and_then(|index| self.filters.get(index));
-        let mut conditions = vec![first.map_or(all.as_str(), |filter| filter.by_index.as_str())];
-        let others = self.filters.iter().enumerate().filter(|(index, _)| Some(*index) != narrowest);
-        conditions.extend(others.map(|(_, filter)| filter.checked.as_str()));
-        conditions.extend(self.checks.iter().map(String::as_str));
-        Ok(Source::Index(first.and_then(|filter| filter.index), conditions.join(" AND ")))
+        let mut part = ListPart { index: None, by_index: format!("org_id = {}", self.org) };
+        for (number, filter) in self.filters.iter().enumerate() {
+            if Some(number) == narrowest {
+                part = ListPart { index: filter.index, by_index: filter.by_index.clone() };
+            } else {
+                self.checks.push(filter.checked.clone());
+            }
+        }
+        Ok(Source::Index(part, is_short))
     }
 
-    /// The filter that the fewest rows pass; `None` if none passes one of them.
-    async fn narrowest(&self, store: &Store, after: Cursor) -> Result<Option<usize>> {
-        let checks = self.checks.join(" AND ");
+    /// The filter that the fewest rows pass, and how many of them, up to [`COUNTED_MAX`]; `None` if none passes one of
+    /// them.
+    async fn narrowest(&self, store: &Store, after: Cursor) -> Result<Option<(usize, u64)>> {
+        // What is checked row by row would have to be read without a bound.
+        let range = self.range.join(" AND ");
         let counts = self.filters.iter().enumerate().map(|(number, filter)| {
             let IndexedFilter { by_index, index, .. } = filter;
             format!(
-                "(SELECT count(*) FROM (SELECT 1 FROM {} WHERE {by_index} AND {checks} LIMIT $3) c)
+                "(SELECT count(*) FROM (SELECT 1 FROM {} WHERE {by_index} AND {range} LIMIT $3) c)
                  AS n{number}",
                 self.table_by(*index)
             )
         });
         let sql = format!("SELECT {}", counts.collect::<Vec<_>>().join(", "));
-        let mut args = args![after.at, Uuid::max(), COUNTED_MAX];
-        // Parameters of another query, which this statement does not use.
-        args.extend((PARAMETERS_BEFORE..self.before).map(|_| Value::from(0_i64)));
-        args.extend(self.args.iter().cloned());
+        let args = self.args_behind(args![after.at, Uuid::max(), COUNTED_MAX]);
         let row = store.engine.one(sql, args).await?;
         let mut narrowest = None;
         for index in 0..self.filters.len() {
@@ -261,11 +293,25 @@ impl<'a> ListQuery<'a> {
             if count == 0 {
                 return Ok(None);
             }
-            if narrowest.is_none_or(|(fewest, _)| count < fewest) {
-                narrowest = Some((count, index));
+            if narrowest.is_none_or(|(_, fewest)| count < fewest) {
+                narrowest = Some((index, count));
             }
         }
-        Ok(narrowest.map(|(_, index)| index))
+        Ok(narrowest)
+    }
+
+    /// The arguments of a statement of its own, with these first ones.
+    fn args_behind(&self, mut first: Args<'a>) -> Args<'a> {
+        // Parameters of another query, which this statement does not use.
+        first.extend((PARAMETERS_BEFORE..self.before).map(|_| Value::from(0_i64)));
+        first.extend(self.args.iter().cloned());
+        first
+    }
+
+    /// What a row passes beside the condition of an index.
+    fn conditions(&self) -> String {
+        let all: Vec<_> = self.range.iter().chain(&self.checks).map(String::as_str).collect();
+        all.join(" AND ")
     }
 
     /// The table, by an index that SQLite is told.

@@ -99,7 +99,7 @@ impl<'a> ListQuery<'a> {
              SELECT * FROM few",
             self.table_by_type(),
             self.org,
-            self.checks.join(" AND ")
+            self.conditions()
         )
     }
 
@@ -142,20 +142,36 @@ impl<'a> ListQuery<'a> {
     }
 
     fn keys_of_each(&mut self, condition: &str, values: Vec<impl Into<Value<'a>>>) -> String {
-        let parts: Vec<_> = values
-            .into_iter()
-            .map(|value| by_index(format!("{condition}{}", self.parameter(value))))
-            .collect();
+        let parts = self.parts_of_each(condition, values);
         self.keys_of_parts(&parts)
+    }
+
+    /// A list per value of a column.
+    pub(super) fn parts_of_values(
+        &mut self,
+        column: &'static str,
+        values: Vec<i64>,
+    ) -> Vec<ListPart> {
+        let condition = format!("{} AND {column} = ", self.scope());
+        self.parts_of_each(&condition, values)
+    }
+
+    fn parts_of_each(
+        &mut self,
+        condition: &str,
+        values: Vec<impl Into<Value<'a>>>,
+    ) -> Vec<ListPart> {
+        let part = |value| by_index(format!("{condition}{}", self.parameter(value)));
+        values.into_iter().map(part).collect()
     }
 
     /// A SELECT of the keys of a page by an index.
     fn keys_of(&self, part: &ListPart) -> String {
         let ListPart { index, by_index } = part;
         let (at, table) = (self.listed.at, self.table_by(*index));
-        let checks = self.checks.join(" AND ");
+        let conditions = self.conditions();
         let page = OrderSql::of(self.bounds.order).page(at);
-        format!("SELECT {at}, id FROM {table} WHERE {by_index} AND {checks} {page}")
+        format!("SELECT {at}, id FROM {table} WHERE {by_index} AND {conditions} {page}")
     }
 }
 

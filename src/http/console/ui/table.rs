@@ -75,6 +75,12 @@ impl DataTable {
     }
 
     pub(in crate::http::console) fn html(&self) -> Html {
+        if self.rows.is_empty() && self.pages.1.is_some() {
+            // A page ends short where few of many rows match.
+            let title = "No row among those looked through so far".to_owned();
+            let empty = (title, "Go on to the next page, or name fewer filters.".to_owned());
+            return html(&Self { empty, empty_step: None, ..self.clone() });
+        }
         html(self)
     }
 }
