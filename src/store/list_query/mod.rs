@@ -332,10 +332,15 @@ impl<'a> ListQuery<'a> {
             ListOrder::OldestFirst => (">=", "<="),
         };
         let sorted = order.sorted(at);
+        // SQLite would read all keys again for each row of the organisation.
+        let join = match self.dialect {
+            Dialect::Sqlite => "CROSS JOIN",
+            Dialect::Postgres => "JOIN",
+        };
         format!(
             "SELECT {columns} FROM (
                  SELECT l.* FROM (SELECT * FROM ({keys}) k {sorted} LIMIT $3) k
-                 JOIN {table} l ON l.id = k.id AND l.{at} = k.{at} AND l.org_id = {org}
+                 {join} {table} l ON l.id = k.id AND l.{at} = k.{at} AND l.org_id = {org}
                       AND l.{at} {far} {end} AND l.{at} {near} $1
              ) l WHERE true {}",
             order.page(at)
