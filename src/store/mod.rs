@@ -267,7 +267,16 @@ impl Store {
 
     /// The same store, and the plans of the statements that it runs, but for those of hot paths in transactions.
     pub fn recording_plans(&self) -> (Self, Arc<QueryPlans>) {
-        let plans = Arc::default();
+        self.recording(QueryPlans::default())
+    }
+
+    /// As [`Self::recording_plans`]; those of reads outside of transactions tell what they took, too.
+    pub fn measuring_plans(&self) -> (Self, Arc<QueryPlans>) {
+        self.recording(QueryPlans::measured())
+    }
+
+    fn recording(&self, plans: QueryPlans) -> (Self, Arc<QueryPlans>) {
+        let plans = Arc::new(plans);
         let engine = Arc::new(self.engine.recording(&plans));
         (Self { engine, ..self.clone() }, plans)
     }

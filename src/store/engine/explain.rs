@@ -1,27 +1,71 @@
 //! Explains the statements that a store runs.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use sqlx::{AssertSqlSafe, SqlSafeStr, SqlStr};
+
+use super::sqlite::SqliteEngine;
 
 use super::{Args, Dialect, Engine, Row, Tx, sqlite, statement};
 use crate::store::Result;
 
-/// The plan of a statement outside of a transaction.
-pub(super) async fn plan(engine: &Engine, sql: &SqlStr, args: &Args<'_>) -> Result<String> {
-    let (sql, args) = (explained(engine.dialect(), sql), args.clone());
-    let rows = match engine {
-        Engine::Sqlite(engine) => statement::all_sqlite(&engine.readers, sql, args).await?,
-        Engine::Postgres(engine) => {
-            let mut session = engine.begin().await?;
-            statement::all_postgres(&mut session, sql, args).await?
+/// Instructions of SQLite's virtual machine between two counts.
+const INSTRUCTIONS_PER_COUNT: u8 = 10;
+
+/// The plan of a statement outside of a transaction; with `measure` it is run, to tell what it takes.
+pub(super) async fn plan(
+    engine: &Engine,
+    sql: &SqlStr,
+    args: &Args<'_>,
+    measure: bool,
+) -> Result<String> {
+    let explain = match engine {
+        Engine::Postgres(_) if measure => {
+            "EXPLAIN (ANALYZE, BUFFERS, COSTS OFF, TIMING OFF, SUMMARY OFF)"
         }
+        _ => explain(engine.dialect()),
     };
-    printed(engine.dialect(), &rows)
+    let explained = explained(explain, sql);
+    match engine {
+        Engine::Sqlite(sqlite) => {
+            let rows = statement::all_sqlite(&sqlite.readers, explained, args.clone()).await?;
+            let plan = printed(engine.dialect(), &rows)?;
+            if !measure {
+                return Ok(plan);
+            }
+            let instructions = instructions(sqlite, sql.clone(), args.clone()).await?;
+            Ok(format!("{plan}\ninstructions: {instructions}"))
+        }
+        Engine::Postgres(postgres) => {
+            let mut session = postgres.begin().await?;
+            let rows = statement::all_postgres(&mut session, explained, args.clone()).await?;
+            printed(engine.dialect(), &rows)
+        }
+    }
+}
+
+/// Runs a statement of SQLite and counts the instructions that it takes.
+async fn instructions(engine: &SqliteEngine, sql: SqlStr, args: Args<'_>) -> Result<u64> {
+    let mut connection = engine.readers.acquire().await?;
+    let counts = Arc::new(AtomicU64::new(0));
+    let counted = Arc::clone(&counts);
+    connection.lock_handle().await?.set_progress_handler(
+        INSTRUCTIONS_PER_COUNT.into(),
+        move || {
+            counted.fetch_add(1, Ordering::Relaxed);
+            true
+        },
+    );
+    statement::all_sqlite(&mut *connection, sql, args).await?;
+    connection.lock_handle().await?.remove_progress_handler();
+    Ok(counts.load(Ordering::Relaxed) * u64::from(INSTRUCTIONS_PER_COUNT))
 }
 
 /// The plan of a statement of a transaction, as it is there.
 pub(super) async fn plan_in(tx: &mut Tx<'_>, sql: &SqlStr, args: &Args<'_>) -> Result<String> {
     let dialect = tx.dialect();
-    let (sql, args) = (explained(dialect, sql), args.clone());
+    let (sql, args) = (explained(explain(dialect), sql), args.clone());
     let rows = match tx {
         Tx::Sqlite(tx, _) => sqlite::run(tx, sql, args).await?.rows,
         Tx::Postgres(tx) => statement::all_postgres(tx, sql, args).await?,
@@ -39,11 +83,14 @@ fn printed(dialect: Dialect, rows: &[Row]) -> Result<String> {
     Ok(lines.collect::<Result<Vec<_>>>()?.join("\n"))
 }
 
-/// The statement that shows the plan of another one.
-fn explained(dialect: Dialect, sql: &SqlStr) -> SqlStr {
-    let explain = match dialect {
+const fn explain(dialect: Dialect) -> &'static str {
+    match dialect {
         Dialect::Sqlite => "EXPLAIN QUERY PLAN",
         Dialect::Postgres => "EXPLAIN (COSTS OFF)",
-    };
+    }
+}
+
+/// The statement that shows the plan of another one.
+fn explained(explain: &str, sql: &SqlStr) -> SqlStr {
     AssertSqlSafe(format!("{explain} {}", sql.as_str())).into_sql_str()
 }

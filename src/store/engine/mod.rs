@@ -198,7 +198,7 @@ impl Engine {
         let (Self::Sqlite(SqliteEngine { reads, plans, .. })
         | Self::Postgres(PostgresEngine { reads, plans, .. })) = self;
         if let Some(plans) = plans {
-            plans.push(Box::pin(explain::plan(self, &sql, &args)).await?);
+            plans.push(Box::pin(explain::plan(self, &sql, &args, plans.measure)).await?);
         }
         match (self, reads) {
             (Self::Postgres(PostgresEngine { replica: Some(replica), .. }), Some(_)) => {

@@ -26,6 +26,7 @@ mod idempotency;
 mod inboxes;
 mod isolation;
 mod keys;
+mod list_work;
 mod maintenance;
 mod ordered;
 mod orgs;
