@@ -59,26 +59,27 @@ async fn filled(subject: &Subject) -> Filled {
     };
     let (order_a, order_b) = (key_of("order.a", 0).await, key_of("order.b", 1).await);
     let failing = add_endpoint(subject, org, "never").await.id;
-    let id = |id: Uuid| match subject.is_postgres() {
-        true => format!("'{id}'::uuid"),
-        false => format!("x'{}'", id.simple()),
+    let is_postgres = subject.is_postgres();
+    let id = |id: Uuid| {
+        if is_postgres { format!("'{id}'::uuid") } else { format!("x'{}'", id.simple()) }
     };
     let of_org = id(org.uuid());
-    let (new_id, time, payload, rows) = match subject.is_postgres() {
-        true => (
+    let (new_id, time, payload, rows) = if is_postgres {
+        (
             "gen_random_uuid()",
             "timestamptz '2026-01-01' + i * interval '25.92 seconds'",
             "'{}'",
             "CREATE TABLE n AS SELECT i::bigint, gen_random_uuid() AS id FROM generate_series(0, 99999) i",
-        ),
-        false => (
+        )
+    } else {
+        (
             "randomblob(16)",
             "1767225600000000 + i * 25920000",
             "x'7b7d'",
             "CREATE TABLE n AS
              WITH RECURSIVE n (i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n WHERE i < 99999)
              SELECT i, randomblob(16) AS id FROM n",
-        ),
+        )
     };
     let sql = format!(
         "{rows};
