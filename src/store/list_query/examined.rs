@@ -41,7 +41,7 @@ impl ListQuery<'_> {
         // What comes behind the first of them may be missing from its list.
         let lasts = lasts.collect::<Vec<_>>().join(" UNION ALL ");
         let sql = format!("SELECT * FROM ({lasts}) e {sorted} LIMIT 1");
-        let args = self.args_behind(args![after.at, after.id, 1_i64]);
+        let args = self.args_of(&sql, args![after.at, after.id, 1_i64]);
         let read = |row: &Row| Ok(Cursor { at: row.get(at)?, id: row.get("id")? });
         store.engine.find(sql, args, read).await
     }

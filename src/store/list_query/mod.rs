@@ -285,7 +285,7 @@ impl<'a> ListQuery<'a> {
             )
         });
         let sql = format!("SELECT {}", counts.collect::<Vec<_>>().join(", "));
-        let args = self.args_behind(args![after.at, Uuid::max(), COUNTED_MAX]);
+        let args = self.args_of(&sql, args![after.at, Uuid::max(), COUNTED_MAX]);
         let row = store.engine.one(sql, args).await?;
         let mut narrowest = None;
         for index in 0..self.filters.len() {
@@ -300,12 +300,16 @@ impl<'a> ListQuery<'a> {
         Ok(narrowest)
     }
 
-    /// The arguments of a statement of its own, with these first ones.
-    fn args_behind(&self, mut first: Args<'a>) -> Args<'a> {
+    /// The arguments of another statement of this query, which has these first ones.
+    fn args_of(&self, sql: &str, mut args: Args<'a>) -> Args<'a> {
         // Parameters of another query, which this statement does not use.
-        first.extend((PARAMETERS_BEFORE..self.before).map(|_| Value::from(0_i64)));
-        first.extend(self.args.iter().cloned());
-        first
+        args.extend((PARAMETERS_BEFORE..self.before).map(|_| Value::from(0_i64)));
+        args.extend(self.args.iter().cloned());
+        // PostgreSQL takes none behind the last one that the statement names.
+        while !args.is_empty() && !names_parameter(sql, args.len()) {
+            args.pop();
+        }
+        args
     }
 
     /// What a row passes beside the condition of an index.
@@ -346,4 +350,10 @@ impl<'a> ListQuery<'a> {
             order.page(at)
         )
     }
+}
+
+/// Whether a statement names the parameter with this number.
+fn names_parameter(sql: &str, number: usize) -> bool {
+    let parameter = format!("${number}");
+    sql.split(&parameter).skip(1).any(|rest| !rest.starts_with(|next: char| next.is_ascii_digit()))
 }
