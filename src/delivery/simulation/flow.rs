@@ -3,20 +3,28 @@
 use std::time::Duration;
 
 use super::model::{Held, SimOutcome};
-use super::server::{LEASE, SimBatch, SimClaim, TIMEOUT};
-use super::world::{SimReceiver, Step, World};
-use crate::delivery::admission::{BreakerChange, Start, Ticket};
+use super::server::{LEASE, SimBatch, SimClaim, TIMEOUT, is_healthy};
+use super::world::{SimEnd, SimReceiver, Step, World};
+use crate::delivery::admission::{BreakerChange, Start};
 use crate::delivery::breaker::AttemptSignal;
 
 /// The shortest time from one look for something to claim to the next.
 const CLAIM_PAUSE: Duration = Duration::from_millis(5);
 /// Outcomes of one call of the recorder at most.
 const RECORDED_MAX: usize = 4;
+/// How long a delivery to a healthy endpoint may wait in a world without faults.
+const STARVED: Duration = Duration::from_secs(5);
 
 impl World {
     pub(super) fn token(&mut self, server: usize) -> u64 {
         self.next_id += 1;
         self.next_id * 2 + self.servers[server].number
+    }
+
+    /// Whether the store fails this time.
+    pub(super) fn fails(&mut self, one_in: u64) -> bool {
+        let is_faulty = self.is_faulty && self.is_trouble();
+        self.store_fails || is_faulty && self.numbers.one_in(one_in)
     }
 
     pub(super) fn seal(&mut self, server: usize) {
@@ -33,7 +41,7 @@ impl World {
 
     pub(super) fn commit(&mut self, server: usize, incarnation: u64, batch: &SimBatch) {
         let is_alive = self.servers[server].incarnation == incarnation;
-        let fails = self.store_fails || self.is_trouble() && self.numbers.one_in(40);
+        let fails = self.fails(40);
         // A commit may happen although nobody hears of it.
         let answer_is_lost = fails && self.numbers.one_in(2);
         let mut leased = Vec::new();
@@ -68,6 +76,7 @@ impl World {
         while let Some(start) = self.servers[server].start(self.now) {
             self.begin(server, start);
         }
+        self.servers[server].check(&self.store, self.now);
         let waits = Duration::from_millis(10);
         if !self.servers[server].reports.is_empty() && !self.servers[server].is_recording {
             self.servers[server].is_recording = true;
@@ -94,22 +103,41 @@ impl World {
             assert!(!is_known || current.disabled_reason.is_none(), "sent to a disabled endpoint");
         }
         assert!(!it.known.contains(&held.id), "sent again, though known to be delivered: {held:?}");
+        let current = self.store.pending.get(&held.id);
+        if held.ordered && current.is_some_and(|row| row.lease == Some(held.token)) {
+            let leased = self.store.leased_of(held.endpoint);
+            assert!(leased == 1, "{leased} ordered deliveries leased at a time: {held:?}");
+        }
+        let waited = self.now.since(held.until.minus(LEASE));
+        assert!(self.is_faulty || !is_healthy(&endpoint) || waited <= STARVED, "waits for a slot");
+        self.servers[server].oracle.begin(&held, &endpoint, self.now);
         let attempts = self.under_way.entry(held.id).or_default();
         assert!(attempts.is_empty(), "attempted twice at a time: {held:?} beside {attempts:?}");
         attempts.insert((server, held.token));
         let receiver = self.receivers[&held.endpoint];
+        let (mut gone, mut signal_instead) = (false, None);
+        if self.is_trouble() && !is_healthy(&endpoint) {
+            gone = matches!(receiver, SimReceiver::Flaky) && self.numbers.one_in(30);
+            signal_instead = self.numbers.one_in(20).then_some(AttemptSignal::NotMade);
+        }
         let (took, signal) = match receiver {
             SimReceiver::Quick => (self.numbers.millis(1, 20), AttemptSignal::Success),
             SimReceiver::Slow => (self.numbers.millis(5_000, 13_000), AttemptSignal::Success),
             SimReceiver::Hangs => (TIMEOUT, AttemptSignal::Failure { hold: None }),
             SimReceiver::Fails => (self.numbers.millis(1, 20), self.failure()),
+            SimReceiver::Storms if self.is_storm => (self.numbers.millis(1, 20), self.failure()),
+            SimReceiver::Storms => (self.numbers.millis(1, 20), AttemptSignal::Success),
+            SimReceiver::Flaky if gone => (self.numbers.millis(1, 500), AttemptSignal::Success),
             SimReceiver::Flaky if self.numbers.one_in(3) => {
                 (self.numbers.millis(1, 500), self.failure())
             }
             SimReceiver::Flaky => (self.numbers.millis(1, 500), AttemptSignal::Success),
         };
-        let incarnation = self.servers[server].incarnation;
-        self.after(took, Step::AttemptEnds { server, incarnation, ticket, held, signal });
+        let signal = signal_instead.unwrap_or(signal);
+        let gone = gone && signal == AttemptSignal::Success;
+        let (incarnation, url) = (self.servers[server].incarnation, endpoint.url.clone());
+        let end = SimEnd { ticket, held, signal, gone, url: url.to_string() };
+        self.after(took, Step::AttemptEnds { server, incarnation, end });
     }
 
     pub(super) fn failure(&mut self) -> AttemptSignal {
@@ -121,9 +149,7 @@ impl World {
         &mut self,
         server: usize,
         incarnation: u64,
-        ticket: Ticket,
-        held: Held,
-        signal: AttemptSignal,
+        SimEnd { ticket, held, signal, gone, url }: SimEnd,
     ) {
         if self.servers[server].incarnation != incarnation {
             return;
@@ -131,7 +157,14 @@ impl World {
         if let Some(attempts) = self.under_way.get_mut(&held.id) {
             attempts.remove(&(server, held.token));
         }
+        let endpoint = &self.store.endpoints[&held.endpoint];
+        let (version, org) = (endpoint.version, endpoint.org_id);
+        self.servers[server].oracle.end(&held, version, signal, gone, self.now);
         let outcome = match signal {
+            AttemptSignal::Success if gone => {
+                self.after(Duration::from_millis(200), Step::Disable(held.endpoint));
+                SimOutcome::RetryAt(self.now.plus(Duration::from_secs(1)))
+            }
             AttemptSignal::Success => SimOutcome::Delivered,
             AttemptSignal::Failure { .. } => {
                 SimOutcome::RetryAt(self.now.plus(self.numbers.millis(1_000, 5_000)))
@@ -146,9 +179,17 @@ impl World {
             it.known.insert(held.id);
         }
         it.reports.push_back((held, outcome));
-        let finished = it.admission.finish(ticket, signal, false, self.now);
+        let finished = it.admission.finish(ticket, signal, gone, self.now);
         let released = finished.released.into_iter().map(|held| (held, SimOutcome::Released));
         it.reports.extend(released);
+        let known = it.admission.endpoint(held.endpoint);
+        if known.is_some_and(|known| known.url.to_string() != url) {
+            assert!(finished.breaker.is_none(), "what an endpoint was changes what it is: {org}");
+        }
+        if it.oracle.is_paused(held.endpoint) {
+            let waits = it.admission.waiting_for(held.endpoint).next();
+            assert!(waits.is_none(), "waits in memory for a paused endpoint: {waits:?}");
+        }
         if finished.breaker == Some(BreakerChange::Closed) {
             self.after(Duration::ZERO, Step::Look { server, scan: true });
         }
@@ -172,7 +213,7 @@ impl World {
         incarnation: u64,
         reports: Vec<(Held, SimOutcome)>,
     ) {
-        let fails = self.store_fails || self.is_trouble() && self.numbers.one_in(40);
+        let fails = self.fails(40);
         let answer_is_lost = fails && self.numbers.one_in(2);
         if !fails || answer_is_lost {
             for (held, outcome) in &reports {
@@ -216,6 +257,13 @@ impl World {
         if scan && !self.store_fails {
             self.store.release(self.now, |_| false);
         }
+        if scan && !self.is_faulty {
+            let waits = self.store.pending.values().find(|row| {
+                let is_free = row.lease.is_none() && row.due.plus(STARVED) < self.now;
+                is_free && is_healthy(&self.store.endpoints[&row.endpoint])
+            });
+            assert!(waits.is_none(), "starved: {waits:?}");
+        }
         let it = &mut self.servers[server];
         let Some(claim) = it.claim(&self.store, scan, self.now) else { return };
         it.is_claiming = true;
@@ -224,7 +272,7 @@ impl World {
     }
 
     pub(super) fn claimed(&mut self, server: usize, incarnation: u64, claim: &SimClaim) {
-        let fails = self.store_fails || self.is_trouble() && self.numbers.one_in(60);
+        let fails = self.fails(60);
         let answer_is_lost = fails && self.numbers.one_in(2);
         let token = self.token(server);
         let mut leased = Vec::new();
@@ -237,6 +285,13 @@ impl World {
         }
         if self.servers[server].incarnation != incarnation {
             return;
+        }
+        for held in leased.iter().filter(|_| !fails) {
+            let first = self.store.pending.values().filter(|row| row.ordered);
+            let first = first.filter(|row| row.endpoint == held.endpoint);
+            let first = first.map(|row| row.event.number).min();
+            let number = self.store.pending[&held.id].event.number;
+            assert!(!held.ordered || first == Some(number), "not the first: {held:?}");
         }
         let it = &mut self.servers[server];
         it.is_claiming = false;

@@ -5,9 +5,11 @@
 //! It searches for starvation, loss, stuck deliveries, leaks, double storing and attempts at what an endpoint was. A
 //! failure names its seed; `HOOKGATE_SIM_SEED=n` repeats it, and `HOOKGATE_SIM_SEEDS=n` tries so many.
 
+mod by_hand;
 mod flow;
 mod model;
 mod numbers;
+mod oracle;
 mod server;
 mod world;
 

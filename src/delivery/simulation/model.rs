@@ -32,7 +32,7 @@ pub(super) struct SimRow {
     pub(super) event: SimEvent,
     pub(super) endpoint: EndpointId,
     pub(super) ordered: bool,
-    due: Monotonic,
+    pub(super) due: Monotonic,
     pub(super) lease: Option<u64>,
 }
 
@@ -44,6 +44,17 @@ pub(super) struct Held {
     pub(super) token: u64,
     pub(super) until: Monotonic,
     pub(super) ordered: bool,
+    /// Whether somebody asked for the attempt.
+    pub(super) manual: bool,
+    /// When it was queued, among all that were.
+    pub(super) queued: u64,
+}
+
+impl Held {
+    fn new(id: u64, row: &SimRow, token: u64, manual: bool) -> Self {
+        let (endpoint, ordered) = (row.endpoint, row.ordered);
+        Self { id, endpoint, token, until: row.due, ordered, manual, queued: 0 }
+    }
 }
 
 /// What became of a leased delivery.
@@ -140,9 +151,10 @@ impl ModelStore {
                 let is_leased = plan.leased && !ordered;
                 let due = if is_leased { until } else { now };
                 let lease = is_leased.then_some(token);
-                self.pending.insert(id, SimRow { event: *event, endpoint, ordered, due, lease });
+                let row = SimRow { event: *event, endpoint, ordered, due, lease };
+                self.pending.insert(id, row);
                 if is_leased {
-                    leased.push(Held { id, endpoint, token, until, ordered });
+                    leased.push(Held::new(id, &row, token, false));
                 }
             }
         }
@@ -218,10 +230,37 @@ impl ModelStore {
         for id in ids {
             if let Some(row) = self.pending.get_mut(&id) {
                 (row.lease, row.due) = (Some(token), until);
-                held.push(Held { id, endpoint, token, until, ordered });
+                held.push(Held::new(id, row, token, false));
             }
         }
         held
+    }
+
+    /// Leases one delivery that somebody asked for, due or not.
+    pub(super) fn lease_one(
+        &mut self,
+        id: u64,
+        (token, until): (u64, Monotonic),
+    ) -> Option<Held> {
+        let row = self.pending.get(&id).filter(|row| row.lease.is_none() && !row.ordered)?;
+        if !self.is_sent_to(row.endpoint) {
+            return None;
+        }
+        let row = self.pending.get_mut(&id)?;
+        (row.lease, row.due) = (Some(token), until);
+        Some(Held::new(id, row, token, true))
+    }
+
+    /// Whether a delivery may be leased, and is not an ordered one.
+    pub(super) fn is_free(&self, id: u64, now: Monotonic) -> bool {
+        let row = self.pending.get(&id);
+        row.is_some_and(|row| row.lease.is_none() && row.due <= now && !row.ordered)
+    }
+
+    /// Deliveries of an ordered endpoint whose leases hold.
+    pub(super) fn leased_of(&self, endpoint: EndpointId) -> usize {
+        let of_it = self.pending.values().filter(|row| row.endpoint == endpoint);
+        of_it.filter(|row| self.is_ordered(row) && row.lease.is_some()).count()
     }
 
     /// Records an outcome, if the lease still holds.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::model::{Held, ModelStore, SimEvent, SimOutcome, SimPlan};
+use super::oracle::Oracle;
 use crate::delivery::admission::{Admission, AdmissionLimits, Granted, Next, Offer, Start, Target};
 use crate::delivery::recorder_backlog::RecorderBacklog;
 use crate::domain::{Endpoint, EndpointId, OrgId};
@@ -22,7 +23,10 @@ pub(super) const TIMEOUT: Duration = Duration::from_secs(15);
 /// Events of one batch at most.
 const BATCH_MAX: usize = 20;
 /// Deliveries of one claim at most.
-const CLAIM_MAX: usize = 64;
+const CLAIM_MAX: usize = 24;
+
+/// The last organisation that every seed has. The others are a crowd.
+pub(super) const CROWD_FROM: u128 = 5;
 
 /// A batch on its way to the store.
 #[derive(Clone, Debug)]
@@ -60,6 +64,10 @@ pub(super) struct Server {
     pub(super) known: BTreeSet<u64>,
     /// The versions of the endpoints that its change feed has brought.
     pub(super) seen: BTreeMap<OrgId, u64>,
+    pub(super) oracle: Oracle,
+    /// Deliveries that this server has left in the store and nobody has leased since.
+    pub(super) left: BTreeMap<u64, EndpointId>,
+    queued: u64,
 }
 
 impl Server {
@@ -79,6 +87,9 @@ impl Server {
             backlog: RecorderBacklog::default(),
             known: BTreeSet::new(),
             seen: BTreeMap::new(),
+            oracle: Oracle::default(),
+            left: BTreeMap::new(),
+            queued: 0,
         }
     }
 
@@ -94,7 +105,7 @@ impl Server {
         token % 2 == number
     }
 
-    fn endpoints(&mut self, org: OrgId, store: &ModelStore) -> Arc<OrgEndpoints> {
+    pub(super) fn endpoints(&mut self, org: OrgId, store: &ModelStore) -> Arc<OrgEndpoints> {
         let read = || store.org_endpoints(org);
         Arc::clone(self.cache.entry(org).or_insert_with(read))
     }
@@ -155,6 +166,7 @@ impl Server {
         let Some(leased) = leased else { return };
         for plan in batch.plans.iter().filter(|plan| !plan.leased) {
             self.admission.left_in_store(&plan.endpoint, now);
+            self.left.insert(plan.id, plan.endpoint.id);
         }
         for org in batch.versions.keys().filter(|org| batch.versions[*org] != store.versions[*org])
         {
@@ -168,7 +180,14 @@ impl Server {
 
     pub(super) fn queue(&mut self, leased: Vec<Held>) {
         for held in leased {
-            if let Err(held) = self.admission.push(held.endpoint, held, BYTES) {
+            self.queued += 1;
+            let held = Held { queued: self.queued, ..held };
+            let queued = if held.manual {
+                self.admission.push_manual(held.endpoint, held, BYTES)
+            } else {
+                self.admission.push(held.endpoint, held, BYTES)
+            };
+            if let Err(held) = queued {
                 self.reports.push_back((held, SimOutcome::Released));
             }
         }
@@ -252,10 +271,37 @@ impl Server {
         for held in released {
             self.reports.push_back((held, SimOutcome::Released));
         }
+        self.left.retain(|_, endpoint| store.endpoints[endpoint].org_id != org);
+    }
+
+    /// Checks what always holds between two steps.
+    ///
+    /// # Panics
+    /// When something does not.
+    pub(super) fn check(&mut self, store: &ModelStore, now: Monotonic) {
+        let it = &self.admission;
+        assert!(it.in_flight() <= LIMITS.slots, "more in flight than slots");
+        let places = it.waiting() + it.reserved() + it.in_flight();
+        assert!(places <= LIMITS.places, "more in memory than places");
+        self.left.retain(|id, endpoint| {
+            let is_enabled = store.endpoints[endpoint].disabled_reason.is_none();
+            is_enabled && store.is_free(*id, now)
+        });
+        for (id, endpoint) in &self.left {
+            let org = store.endpoints[endpoint].org_id;
+            let is_current = self.is_current(org, &self.cache[&org]);
+            let is_known = !is_current || self.admission.times_left(*endpoint) > 0;
+            assert!(is_known, "left in the store and forgotten: {id} of {endpoint}");
+        }
     }
 }
 
-/// Whether an endpoint's deliveries are to start at once: it is of the organisation that does nothing wrong.
+/// Whether an endpoint's deliveries are to start at once: it is of an organisation that does nothing wrong.
 pub(super) fn is_healthy(endpoint: &Endpoint) -> bool {
-    endpoint.org_id.uuid().as_u128() == 0
+    is_healthy_org(endpoint.org_id.uuid().as_u128())
+}
+
+/// The first organisation, and every other one of a crowd.
+pub(super) const fn is_healthy_org(org: u128) -> bool {
+    org == 0 || org > CROWD_FROM && org.is_multiple_of(2)
 }

@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use super::model::{Held, ModelStore, SimEvent, SimOutcome};
 use super::numbers::Numbers;
-use super::server::{LIMITS, Server, SimBatch, SimClaim, is_healthy};
+use super::server::{CROWD_FROM, Server, SimBatch, SimClaim, is_healthy, is_healthy_org};
 use crate::delivery::admission::Ticket;
 use crate::delivery::breaker::AttemptSignal;
 use crate::domain::{Endpoint, EndpointId, OrgId, SigningSecret, Timestamp};
@@ -27,6 +27,20 @@ pub(super) enum SimReceiver {
     Hangs,
     Fails,
     Flaky,
+    /// Fails while there is a storm.
+    Storms,
+}
+
+/// The end of an attempt.
+#[derive(Debug)]
+pub(super) struct SimEnd {
+    pub(super) ticket: Ticket,
+    pub(super) held: Held,
+    pub(super) signal: AttemptSignal,
+    /// Whether the receiver wants nothing more.
+    pub(super) gone: bool,
+    /// Where it was sent.
+    pub(super) url: String,
 }
 
 /// Something that happens.
@@ -51,9 +65,7 @@ pub(super) enum Step {
     AttemptEnds {
         server: usize,
         incarnation: u64,
-        ticket: Ticket,
-        held: Held,
-        signal: AttemptSignal,
+        end: SimEnd,
     },
     Record(usize),
     Recorded {
@@ -62,6 +74,18 @@ pub(super) enum Step {
         reports: Vec<(Held, SimOutcome)>,
     },
     Change,
+    /// Disables an endpoint that is gone.
+    Disable(EndpointId),
+    /// All receivers that storm begin or cease to fail.
+    Storm,
+    /// Somebody asks for an attempt.
+    Ask,
+    Asked {
+        server: usize,
+        incarnation: u64,
+        id: u64,
+        endpoint: EndpointId,
+    },
     Follow {
         server: usize,
         org: OrgId,
@@ -79,6 +103,10 @@ pub(super) struct World {
     pub(super) next_step: u64,
     pub(super) store: ModelStore,
     pub(super) store_fails: bool,
+    /// Whether servers crash, and the store fails, before the calm.
+    pub(super) is_faulty: bool,
+    pub(super) is_storm: bool,
+    orgs: u128,
     pub(super) servers: [Server; 2],
     pub(super) receivers: BTreeMap<EndpointId, SimReceiver>,
     pub(super) next_id: u64,
@@ -90,8 +118,14 @@ pub(super) struct World {
 
 impl World {
     pub(super) fn new(seed: u64) -> Self {
+        let mut numbers = Numbers(seed);
+        let is_crowded = seed % 4 == 3;
+        let orgs = if is_crowded { 24 + numbers.below(37) } else { 5 };
         let mut world = Self {
-            numbers: Numbers(seed),
+            is_faulty: seed % 8 != 3,
+            is_storm: false,
+            orgs: orgs.into(),
+            numbers,
             now: Monotonic::ZERO,
             agenda: BinaryHeap::new(),
             steps: BTreeMap::new(),
@@ -111,6 +145,15 @@ impl World {
         world.add_endpoints(2, &[SimReceiver::Slow, SimReceiver::Hangs, SimReceiver::Quick]);
         world.add_endpoints(3, &[SimReceiver::Fails, SimReceiver::Flaky]);
         world.add_endpoints(4, &[SimReceiver::Quick, SimReceiver::Flaky]);
+        for org in 5..world.orgs {
+            match org {
+                // A whale.
+                CROWD_FROM => world.add_endpoints(org, &[SimReceiver::Quick; 3]),
+                _ if is_healthy_org(org) => world.add_endpoints(org, &[SimReceiver::Quick]),
+                _ if org % 3 == 0 => world.add_endpoints(org, &[SimReceiver::Flaky]),
+                _ => world.add_endpoints(org, &[SimReceiver::Storms; 2]),
+            }
+        }
         for id in world.receivers.keys().copied().collect::<Vec<_>>() {
             let (org, number) = (id.uuid().as_u128() / 100, id.uuid().as_u128() % 100);
             world.store.change(id, |endpoint| {
@@ -123,6 +166,8 @@ impl World {
         }
         world.after(Duration::ZERO, Step::Post);
         world.after(Duration::from_secs(1), Step::Change);
+        world.after(Duration::from_secs(1), Step::Ask);
+        world.after(Duration::from_secs(10), Step::Storm);
         world
     }
 
@@ -175,10 +220,7 @@ impl World {
         }
         for id in self.receivers.keys().copied().collect::<Vec<_>>() {
             if self.store.endpoints[&id].disabled_reason.is_some() {
-                let org = self.store.change(id, |endpoint| endpoint.disabled_reason = None);
-                for server in 0..2 {
-                    self.after(Duration::from_millis(500), Step::Follow { server, org });
-                }
+                self.change_endpoint(id, |endpoint| endpoint.disabled_reason = None);
             }
         }
     }
@@ -219,20 +261,32 @@ impl World {
             Step::Claimed { server, incarnation, claim } => {
                 self.claimed(server, incarnation, &claim);
             }
-            Step::AttemptEnds { server, incarnation, ticket, held, signal } => {
-                self.attempt_ends(server, incarnation, ticket, held, signal);
+            Step::AttemptEnds { server, incarnation, end } => {
+                self.attempt_ends(server, incarnation, end);
             }
             Step::Record(server) => self.record(server),
             Step::Recorded { server, incarnation, reports } => {
                 self.recorded(server, incarnation, reports);
             }
             Step::Change => self.change(),
-            Step::Follow { server, org } => {
-                if self.servers[server].is_up {
-                    self.servers[server].follow(org, &self.store);
-                    self.go_on(server);
+            Step::Disable(id) => {
+                if self.is_trouble() {
+                    let why = Some("gone".to_owned());
+                    self.change_endpoint(id, |endpoint| endpoint.disabled_reason = why);
                 }
             }
+            Step::Storm => {
+                self.is_storm = !self.is_storm && self.is_trouble();
+                if self.is_trouble() {
+                    let wait = self.numbers.millis(3_000, 9_000);
+                    self.after(wait, Step::Storm);
+                }
+            }
+            Step::Ask => self.ask(),
+            Step::Asked { server, incarnation, id, endpoint } => {
+                self.asked(server, incarnation, (id, endpoint));
+            }
+            Step::Follow { server, org } => self.follow(server, org),
             Step::Crash(server) => {
                 self.servers[server].crash();
                 for attempts in self.under_way.values_mut() {
@@ -256,7 +310,12 @@ impl World {
         if !self.is_trouble() {
             return;
         }
-        let (server, org) = (self.numbers.below(2), self.numbers.below(5));
+        let orgs = u64::try_from(self.orgs).unwrap_or(5);
+        let (server, mut org) = (self.numbers.below(2), self.numbers.below(orgs));
+        if orgs > 5 && self.numbers.one_in(2) {
+            // The whale, and now and then the one with many slow endpoints.
+            org = if self.numbers.one_in(8) { 1 } else { 5 };
+        }
         self.next_event += 1;
         let number = self.next_event;
         // One in eight is a copy of something that was posted before.
@@ -266,8 +325,11 @@ impl World {
         self.servers[server].journal.push_back(event);
         self.accepted.push(event);
         self.after(Duration::ZERO, Step::Store(server));
-        let wait = self.numbers.millis(1, 120);
+        let wait = self.numbers.millis(1, if orgs > 5 { 60 } else { 120 });
         self.after(wait, Step::Post);
+        if !self.is_faulty {
+            return;
+        }
         if self.numbers.one_in(400) {
             self.after(Duration::ZERO, Step::Crash(server));
         }
@@ -289,19 +351,50 @@ impl World {
         let id = ids[pick];
         if !is_healthy(&self.store.endpoints[&id]) {
             let what = self.numbers.below(3);
-            let org = self.store.change(id, |endpoint| match what {
+            self.change_endpoint(id, |endpoint| match what {
                 0 => endpoint.disabled_reason = Some("by its owner".to_owned()),
                 1 => endpoint.disabled_reason = None,
-                _ => endpoint.url = "https://elsewhere.example/".parse().unwrap(),
+                _ => {
+                    let url = format!("https://elsewhere.example/{}", endpoint.version);
+                    endpoint.url = url.parse().unwrap();
+                }
             });
-            // The server that made the change follows at once, the other when its change feed brings it.
-            let first = usize::try_from(self.numbers.below(2)).unwrap_or(0);
-            self.after(Duration::ZERO, Step::Follow { server: first, org });
-            let wait = self.numbers.millis(1, 1_000);
-            self.after(wait, Step::Follow { server: 1 - first, org });
         }
         let wait = self.numbers.millis(100, 3_000);
         self.after(wait, Step::Change);
-        assert!(self.servers.iter().all(|it| it.admission.in_flight() <= LIMITS.slots));
+    }
+
+    fn change_endpoint(&mut self, id: EndpointId, change: impl FnOnce(&mut Endpoint)) {
+        let org = self.store.change(id, change);
+        for server in &mut self.servers {
+            server.oracle.forget(id);
+        }
+        // The server that made the change follows at once, the other when its change feed brings it.
+        let first = usize::try_from(self.numbers.below(2)).unwrap_or(0);
+        self.after(Duration::ZERO, Step::Follow { server: first, org });
+        let wait = self.numbers.millis(1, 1_000);
+        self.after(wait, Step::Follow { server: 1 - first, org });
+    }
+
+    fn follow(&mut self, server: usize, org: OrgId) {
+        let it = &mut self.servers[server];
+        if !it.is_up {
+            return;
+        }
+        let of_org = self.store.endpoints.values().filter(|endpoint| endpoint.org_id == org);
+        let ids: Vec<EndpointId> = of_org.map(|endpoint| endpoint.id).collect();
+        let before: Vec<_> = ids.iter().map(|id| it.admission.endpoint(*id)).collect();
+        it.follow(org, &self.store);
+        for (id, before) in ids.into_iter().zip(before) {
+            let after = it.admission.endpoint(id);
+            let is_moved = before.zip(after).is_some_and(|(old, new)| old.url != new.url);
+            let pause = it.admission.paused_until(id, self.now);
+            assert!(!is_moved || pause.is_none(), "paused for what it was: {id}");
+            if self.store.endpoints[&id].disabled_reason.is_some() {
+                let waits = it.admission.waiting_for(id).next();
+                assert!(waits.is_none(), "waits for a disabled endpoint: {waits:?}");
+            }
+        }
+        self.go_on(server);
     }
 }

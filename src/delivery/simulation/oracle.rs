@@ -1,0 +1,148 @@
+//! The oracle: what it has seen of attempts, and what may therefore not happen next.
+//!
+//! It shares nothing with admission, and knows of breakers, rates and shares only what it counts itself. Where it cannot
+//! tell, as after a change of an endpoint, it forgets and says nothing.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::Duration;
+
+use super::model::Held;
+use super::server::LIMITS;
+use crate::delivery::breaker::AttemptSignal;
+use crate::domain::{Endpoint, EndpointId, OrgId};
+use crate::runtime::Monotonic;
+
+/// Slots that are kept from slow endpoints.
+const RESERVE: usize = LIMITS.slots / 8;
+/// Attempts of a slow endpoint take longer.
+const SLOW: Duration = Duration::from_secs(1);
+/// Failures in a row after which an endpoint is left alone, and for how long at least.
+const FAILURES: u32 = 10;
+const PAUSE: Duration = Duration::from_secs(5);
+/// How long an endpoint is left alone that answered 410.
+const GONE: Duration = Duration::from_mins(1);
+/// How much earlier than evenly spread attempts may start under a rate limit.
+const LEEWAY: Duration = Duration::from_millis(50);
+
+/// An attempt under way.
+#[derive(Clone, Debug)]
+struct SimFlight {
+    delivery: u64,
+    org: OrgId,
+    endpoint: EndpointId,
+    version: u64,
+    began: Monotonic,
+    /// Whether it finds out if a paused endpoint works again.
+    is_probe: bool,
+}
+
+/// How an endpoint has done.
+#[derive(Clone, Copy, Debug, Default)]
+struct SimRecord {
+    failures: u32,
+    paused_until: Option<Monotonic>,
+    gone_until: Option<Monotonic>,
+}
+
+/// What is seen of one server, from its start.
+#[derive(Debug, Default)]
+pub(super) struct Oracle {
+    flights: Vec<SimFlight>,
+    records: BTreeMap<EndpointId, SimRecord>,
+    /// Endpoints with an attempt that ended.
+    tried: BTreeSet<EndpointId>,
+    /// The place in the queue of the last delivery that started.
+    queued: BTreeMap<EndpointId, u64>,
+    /// When the last attempts began.
+    begun: BTreeMap<EndpointId, VecDeque<Monotonic>>,
+}
+
+impl Oracle {
+    /// An attempt begins.
+    ///
+    /// # Panics
+    /// When it must not.
+    pub(super) fn begin(&mut self, held: &Held, endpoint: &Endpoint, now: Monotonic) {
+        let id = endpoint.id;
+        let of = |flight: &&SimFlight| flight.endpoint == id;
+        let of_org = self.flights.iter().filter(|flight| flight.org == endpoint.org_id).count();
+        let of_it = self.flights.iter().filter(of).count();
+        let free = LIMITS.slots - self.flights.len();
+        assert!(of_org == 0 || of_org < 4 * free, "an organisation has more than its share");
+        let concurrency = if endpoint.policy.ordered { 1 } else { LIMITS.concurrency };
+        assert!(of_it < concurrency, "an endpoint has more than its slots");
+        let is_slow = self.flights.iter().filter(of).any(|it| now.since(it.began) > SLOW);
+        assert!(!is_slow || free > RESERVE, "a slow endpoint takes the reserve");
+        let is_unknown = is_slow || !self.tried.contains(&id);
+        assert!(!is_unknown || of_it == 0 || free > RESERVE, "more than one slot of the reserve");
+        let record = self.records.get(&id).copied().unwrap_or_default();
+        assert!(record.gone_until.is_none_or(|until| until <= now), "sent to one that is gone");
+        if let Some(until) = record.paused_until {
+            assert!(held.manual || until <= now, "sent to a paused endpoint before {until:?}");
+            let is_probed = self.flights.iter().filter(of).any(|flight| flight.is_probe);
+            assert!(!is_probed, "a second probe of {id}");
+        }
+        if !held.manual {
+            let last = self.queued.insert(id, held.queued);
+            assert!(last.is_none_or(|last| last < held.queued), "started out of turn: {held:?}");
+        }
+        if let Some(rate) = endpoint.policy.rate_limit_per_second {
+            let begun = self.begun.entry(id).or_default();
+            begun.push_back(now);
+            if begun.len() > rate as usize {
+                let first = begun.pop_front().unwrap_or(now);
+                let took = now.since(first) + LEEWAY;
+                assert!(took >= Duration::from_secs(1), "more than its rate: {id}");
+            }
+        }
+        self.flights.push(SimFlight {
+            delivery: held.id,
+            org: endpoint.org_id,
+            endpoint: id,
+            version: endpoint.version,
+            began: now,
+            is_probe: record.paused_until.is_some(),
+        });
+    }
+
+    /// An attempt has ended. `version` is that of the endpoint in the store.
+    pub(super) fn end(
+        &mut self,
+        held: &Held,
+        version: u64,
+        signal: AttemptSignal,
+        gone: bool,
+        now: Monotonic,
+    ) {
+        let index = self.flights.iter().position(|flight| flight.delivery == held.id);
+        let flight = self.flights.swap_remove(index.expect("it began"));
+        self.tried.insert(flight.endpoint);
+        let record = self.records.entry(flight.endpoint).or_default();
+        if signal == AttemptSignal::Success {
+            (record.failures, record.paused_until) = (0, None);
+        }
+        if flight.version != version {
+            return;
+        }
+        if gone {
+            record.gone_until = Some(now.plus(GONE));
+        }
+        if let AttemptSignal::Failure { hold } = signal {
+            let held_until = hold.map(|hold| now.plus(hold));
+            record.failures += 1;
+            let is_down = record.paused_until.is_none() && record.failures >= FAILURES;
+            let down_until = is_down.then(|| now.plus(PAUSE));
+            record.paused_until = record.paused_until.max(held_until).max(down_until);
+        }
+    }
+
+    /// Whether nothing may wait in memory for an endpoint after an attempt at it has ended.
+    pub(super) fn is_paused(&self, endpoint: EndpointId) -> bool {
+        self.records.get(&endpoint).is_some_and(|record| record.paused_until.is_some())
+    }
+
+    /// An endpoint has changed: what was seen of it says nothing any more.
+    pub(super) fn forget(&mut self, endpoint: EndpointId) {
+        self.records.remove(&endpoint);
+    }
+}
