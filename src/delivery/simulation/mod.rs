@@ -1,5 +1,5 @@
 //! A deterministic simulation of planning, admission, dispatch, claims and recording: the real admission over a
-//! model store, with two servers, slow, hanging, failing and ordered endpoints, crashes, lost answers of
+//! model store, with two servers, slow, hanging, failing, gone and ordered endpoints, requests by hand, crashes, lost answers of
 //! commits, outages, copies of events and endpoints that change.
 //!
 //! It searches for starvation, loss, stuck deliveries, leaks, double storing and attempts at what an endpoint was. A

@@ -237,11 +237,7 @@ impl ModelStore {
     }
 
     /// Leases one delivery that somebody asked for, due or not.
-    pub(super) fn lease_one(
-        &mut self,
-        id: u64,
-        (token, until): (u64, Monotonic),
-    ) -> Option<Held> {
+    pub(super) fn lease_one(&mut self, id: u64, (token, until): (u64, Monotonic)) -> Option<Held> {
         let row = self.pending.get(&id).filter(|row| row.lease.is_none() && !row.ordered)?;
         if !self.is_sent_to(row.endpoint) {
             return None;

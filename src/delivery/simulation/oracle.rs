@@ -40,6 +40,8 @@ struct SimFlight {
 #[derive(Clone, Copy, Debug, Default)]
 struct SimRecord {
     failures: u32,
+    /// Whether there may have been further failures.
+    is_unclear: bool,
     paused_until: Option<Monotonic>,
     gone_until: Option<Monotonic>,
 }
@@ -120,6 +122,7 @@ impl Oracle {
         let record = self.records.entry(flight.endpoint).or_default();
         if signal == AttemptSignal::Success {
             (record.failures, record.paused_until) = (0, None);
+            record.is_unclear = flight.version != version;
         }
         if flight.version != version {
             return;
@@ -130,7 +133,8 @@ impl Oracle {
         if let AttemptSignal::Failure { hold } = signal {
             let held_until = hold.map(|hold| now.plus(hold));
             record.failures += 1;
-            let is_down = record.paused_until.is_none() && record.failures >= FAILURES;
+            let is_down = record.failures >= FAILURES && !record.is_unclear;
+            let is_down = is_down && record.paused_until.is_none();
             let down_until = is_down.then(|| now.plus(PAUSE));
             record.paused_until = record.paused_until.max(held_until).max(down_until);
         }
@@ -143,6 +147,6 @@ impl Oracle {
 
     /// An endpoint has changed: what was seen of it says nothing any more.
     pub(super) fn forget(&mut self, endpoint: EndpointId) {
-        self.records.remove(&endpoint);
+        self.records.insert(endpoint, SimRecord { is_unclear: true, ..SimRecord::default() });
     }
 }

@@ -287,6 +287,8 @@ impl World {
                 self.asked(server, incarnation, (id, endpoint));
             }
             Step::Follow { server, org } => self.follow(server, org),
+            // One that is down cannot crash: a second start would end the leases of the first.
+            Step::Crash(server) if !self.servers[server].is_up => {}
             Step::Crash(server) => {
                 self.servers[server].crash();
                 for attempts in self.under_way.values_mut() {
