@@ -2,6 +2,7 @@
 
 use super::server::LEASE;
 use super::world::{Step, World};
+use crate::domain::EndpointId;
 
 impl World {
     /// Somebody asks for an attempt at any pending delivery now.
@@ -39,7 +40,7 @@ impl World {
         &mut self,
         server: usize,
         incarnation: u64,
-        (id, endpoint): (u64, crate::domain::EndpointId),
+        (id, endpoint): (u64, EndpointId),
     ) {
         let fails = self.fails(20);
         let answer_is_lost = fails && self.numbers.one_in(2);

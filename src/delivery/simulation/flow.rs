@@ -7,6 +7,7 @@ use super::server::{LEASE, SimBatch, SimClaim, TIMEOUT, is_healthy};
 use super::world::{SimEnd, SimReceiver, Step, World};
 use crate::delivery::admission::{BreakerChange, Start};
 use crate::delivery::breaker::AttemptSignal;
+use crate::domain::{EndpointId, OrgId};
 
 /// The shortest time from one look for something to claim to the next.
 const CLAIM_PAUSE: Duration = Duration::from_millis(5);
@@ -121,12 +122,13 @@ impl World {
             signal_instead = self.numbers.one_in(20).then_some(AttemptSignal::NotMade);
         }
         let (took, signal) = match receiver {
-            SimReceiver::Quick => (self.numbers.millis(1, 20), AttemptSignal::Success),
             SimReceiver::Slow => (self.numbers.millis(5_000, 13_000), AttemptSignal::Success),
             SimReceiver::Hangs => (TIMEOUT, AttemptSignal::Failure { hold: None }),
             SimReceiver::Fails => (self.numbers.millis(1, 20), self.failure()),
             SimReceiver::Storms if self.is_storm => (self.numbers.millis(1, 20), self.failure()),
-            SimReceiver::Storms => (self.numbers.millis(1, 20), AttemptSignal::Success),
+            SimReceiver::Quick | SimReceiver::Storms => {
+                (self.numbers.millis(1, 20), AttemptSignal::Success)
+            }
             SimReceiver::Flaky if gone => (self.numbers.millis(1, 500), AttemptSignal::Success),
             SimReceiver::Flaky if self.numbers.one_in(3) => {
                 (self.numbers.millis(1, 500), self.failure())
@@ -296,6 +298,29 @@ impl World {
         let it = &mut self.servers[server];
         it.is_claiming = false;
         it.claimed(claim, (!fails).then_some(leased));
+        self.go_on(server);
+    }
+
+    /// A server learns that endpoints of an organisation have changed.
+    pub(super) fn follow(&mut self, server: usize, org: OrgId) {
+        let it = &mut self.servers[server];
+        if !it.is_up {
+            return;
+        }
+        let of_org = self.store.endpoints.values().filter(|endpoint| endpoint.org_id == org);
+        let ids: Vec<EndpointId> = of_org.map(|endpoint| endpoint.id).collect();
+        let before: Vec<_> = ids.iter().map(|id| it.admission.endpoint(*id)).collect();
+        it.follow(org, &self.store);
+        for (id, before) in ids.into_iter().zip(before) {
+            let after = it.admission.endpoint(id);
+            let is_moved = before.zip(after).is_some_and(|(old, new)| old.url != new.url);
+            let pause = it.admission.paused_until(id, self.now);
+            assert!(!is_moved || pause.is_none(), "paused for what it was: {id}");
+            if self.store.endpoints[&id].disabled_reason.is_some() {
+                let waits = it.admission.waiting_for(id).next();
+                assert!(waits.is_none(), "waits for a disabled endpoint: {waits:?}");
+            }
+        }
         self.go_on(server);
     }
 }

@@ -377,26 +377,4 @@ impl World {
         let wait = self.numbers.millis(1, 1_000);
         self.after(wait, Step::Follow { server: 1 - first, org });
     }
-
-    fn follow(&mut self, server: usize, org: OrgId) {
-        let it = &mut self.servers[server];
-        if !it.is_up {
-            return;
-        }
-        let of_org = self.store.endpoints.values().filter(|endpoint| endpoint.org_id == org);
-        let ids: Vec<EndpointId> = of_org.map(|endpoint| endpoint.id).collect();
-        let before: Vec<_> = ids.iter().map(|id| it.admission.endpoint(*id)).collect();
-        it.follow(org, &self.store);
-        for (id, before) in ids.into_iter().zip(before) {
-            let after = it.admission.endpoint(id);
-            let is_moved = before.zip(after).is_some_and(|(old, new)| old.url != new.url);
-            let pause = it.admission.paused_until(id, self.now);
-            assert!(!is_moved || pause.is_none(), "paused for what it was: {id}");
-            if self.store.endpoints[&id].disabled_reason.is_some() {
-                let waits = it.admission.waiting_for(id).next();
-                assert!(waits.is_none(), "waits for a disabled endpoint: {waits:?}");
-            }
-        }
-        self.go_on(server);
-    }
 }
