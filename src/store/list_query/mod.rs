@@ -305,9 +305,15 @@ impl<'a> ListQuery<'a> {
         // Parameters of another query, which this statement does not use.
         args.extend((PARAMETERS_BEFORE..self.before).map(|_| Value::from(0_i64)));
         args.extend(self.args.iter().cloned());
-        // PostgreSQL takes none behind the last one that the statement names.
+        // PostgreSQL takes none behind the last one that the statement names. Those between have one type, whatever the
+        // filters are: the statement is prepared once.
         while !args.is_empty() && !names_parameter(sql, args.len()) {
             args.pop();
+        }
+        for (index, value) in args.iter_mut().enumerate() {
+            if !names_parameter(sql, index + 1) {
+                *value = Value::from(0_i64);
+            }
         }
         args
     }
