@@ -17,8 +17,11 @@ on_both!(every_page_takes_a_bounded_amount_of_work, pages_that_end_short_lead_to
 const DAY: i64 = 86_400;
 /// Rows that one statement of a page may read; a tenth of all have what a filter names.
 const ROWS_MAX: f64 = 5_000.0;
-/// Of a prefix with many types, so many are counted, or sorted when they are fewer.
-const PREFIX_ROWS_MAX: f64 = 11_000.0;
+/// Of a prefix with many types, so many are counted, or sorted when they are fewer. PostgreSQL sorts entries of an index,
+/// rather than stepping over them in their order, where it takes those of an endpoint for few.
+const SORTED_ROWS_MAX: f64 = 11_000.0;
+/// A day with so many rows may be walked: a whole one has more than three thousand.
+const SMALL_TABLE: f64 = 1_000.0;
 /// Pages of the database per row that is read, for the levels of its index and the row itself.
 const BUFFERS_PER_ROW: f64 = 4.0;
 const INSTRUCTIONS_PER_ROW: f64 = 40.0;
@@ -109,7 +112,7 @@ async fn filled(subject: &Subject) -> Filled {
 }
 
 fn of_type(text: &str) -> Option<EventTypeFilter> {
-    Some(text.parse().unwrap())
+    text.parse().map(Some).unwrap()
 }
 
 /// Each with the rows that a statement may read for it.
@@ -138,7 +141,7 @@ fn event_cases() -> Vec<(EventFilter, f64)> {
     cases.push(EventFilter { since: Some(at(9 * DAY)), until: Some(at(20 * DAY)), ..all() });
     cases.push(all());
     let many = EventFilter { event_type: of_type("many.*"), ..all() };
-    cases.into_iter().map(|filter| (filter, ROWS_MAX)).chain([(many, PREFIX_ROWS_MAX)]).collect()
+    cases.into_iter().map(|filter| (filter, ROWS_MAX)).chain([(many, SORTED_ROWS_MAX)]).collect()
 }
 
 fn delivery_cases(filled: &Filled) -> Vec<DeliveryFilter> {
@@ -232,7 +235,7 @@ fn check_work(subject: &Subject, what: &str, plan: &str, rows_max: f64) {
     assert!(rows <= rows_max, "{what}: {rows} rows in\n{plan}");
 }
 
-/// The rows that a node of a plan reads from a table. It walks none but nearly empty ones.
+/// The rows that a node of a plan reads from a table. It walks none but small ones.
 fn rows_of_scan(node: &[&str], what: &str) -> f64 {
     const SCANS: [&str; 3] = [" Scan on ", " Scan using ", " Scan Backward using "];
     const OF_NO_TABLE: [&str; 3] = ["CTE Scan", "Subquery Scan", "Function Scan"];
@@ -247,7 +250,7 @@ fn rows_of_scan(node: &[&str], what: &str) -> f64 {
     let listed = number_behind(line, "rows=").unwrap_or(0.0);
     let removed = node.iter().find_map(|line| number_behind(line, "Rows Removed by Filter: "));
     let rows = listed + removed.unwrap_or(0.0);
-    assert!(!line.contains("Seq Scan on ") || rows <= 10.0, "{what} walks a table: {node:#?}");
+    assert!(!line.contains("Seq Scan on ") || rows <= SMALL_TABLE, "{what} walks a table: {node:#?}");
     rows * number_behind(line, "loops=").unwrap_or(1.0)
 }
 
@@ -265,9 +268,10 @@ async fn every_page_takes_a_bounded_amount_of_work(subject: &Subject) {
         let list = async |store: Store, page| store.events(org, &filter, page).await;
         check(subject, &format!("{filter:?}"), rows_max, list).await;
     }
+    let rows_max = if subject.is_postgres() { SORTED_ROWS_MAX } else { ROWS_MAX };
     for filter in delivery_cases(&filled) {
         let list = async |store: Store, page| store.deliveries(org, &filter, page).await;
-        check(subject, &format!("{filter:?}"), ROWS_MAX, list).await;
+        check(subject, &format!("{filter:?}"), rows_max, list).await;
     }
     for filter in letter_cases(&filled) {
         let list = async |store: Store, page| store.dead_letters(org, &filter, page).await;
