@@ -7,11 +7,14 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use super::model::Held;
-use super::server::LIMITS;
+use crate::delivery::admission::AdmissionLimits;
 use crate::delivery::breaker::AttemptSignal;
 use crate::domain::{Endpoint, EndpointId, OrgId};
 use crate::runtime::Monotonic;
 
+/// What a simulated server has at most.
+pub(super) const LIMITS: AdmissionLimits =
+    AdmissionLimits { slots: 32, places: 160, bytes: 10_000, concurrency: 4 };
 /// Slots that are kept from slow endpoints.
 const RESERVE: usize = LIMITS.slots / 8;
 /// Attempts of a slow endpoint take longer.

@@ -5,15 +5,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::model::{Held, ModelStore, SimEvent, SimOutcome, SimPlan};
-use super::oracle::Oracle;
-use crate::delivery::admission::{Admission, AdmissionLimits, Granted, Next, Offer, Start, Target};
+use super::oracle::{LIMITS, Oracle};
+use crate::delivery::admission::{Admission, Granted, Next, Offer, Start, Target};
 use crate::delivery::recorder_backlog::RecorderBacklog;
 use crate::domain::{Endpoint, EndpointId, OrgId};
 use crate::runtime::Monotonic;
 use crate::store::OrgEndpoints;
 
-pub(super) const LIMITS: AdmissionLimits =
-    AdmissionLimits { slots: 32, places: 160, bytes: 10_000, concurrency: 4 };
 /// Bytes of every payload.
 const BYTES: usize = 10;
 /// Shorter than the longest outage.

@@ -250,7 +250,10 @@ fn rows_of_scan(node: &[&str], what: &str) -> f64 {
     let listed = number_behind(line, "rows=").unwrap_or(0.0);
     let removed = node.iter().find_map(|line| number_behind(line, "Rows Removed by Filter: "));
     let rows = listed + removed.unwrap_or(0.0);
-    assert!(!line.contains("Seq Scan on ") || rows <= SMALL_TABLE, "{what} walks a table: {node:#?}");
+    assert!(
+        !line.contains("Seq Scan on ") || rows <= SMALL_TABLE,
+        "{what} walks a table: {node:#?}"
+    );
     rows * number_behind(line, "loops=").unwrap_or(1.0)
 }
 
