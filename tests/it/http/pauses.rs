@@ -58,11 +58,12 @@ impl Live {
         format!("/api/endpoints/{}", created["id"].as_str().unwrap())
     }
 
-    async fn post_event(&self) {
+    /// Posts an event; its id.
+    async fn post_event(&self) -> Value {
         // So that lists are in the order of the events.
         self.app.parts.clock.advance(Duration::from_millis(1));
         let event = json!({"type": "a", "payload": 1});
-        self.ask(Method::POST, "/api/events", Some(event)).await.expect(202);
+        self.ask(Method::POST, "/api/events", Some(event)).await.expect(202)["id"].clone()
     }
 
     /// The deliveries, newest first.
@@ -70,13 +71,13 @@ impl Live {
         self.get("/api/deliveries").await["data"].as_array().unwrap().clone()
     }
 
-    /// The path of the newest delivery, once it has so many attempts.
-    async fn attempted(&self, attempts: u32) -> String {
+    /// The path of an event's delivery, which is the newest, once its attempt is recorded.
+    async fn attempted(&self, event: &Value) -> String {
         let mut path = String::new();
         until("the attempt is recorded", async || {
             let newest = self.deliveries().await.first().cloned().unwrap_or_default();
             path = format!("/api/deliveries/{}", newest["id"].as_str().unwrap_or_default());
-            newest["attempt_count"] == attempts
+            newest["event_id"] == *event && newest["attempt_count"] == 1
         })
         .await;
         path
@@ -85,8 +86,8 @@ impl Live {
     /// Has the receiver ask for an hour's pause, and returns the path of the delivery that it refused.
     async fn pause(&self, endpoint: &str) -> String {
         self.receiver.answer([Answer::status(503).header("retry-after", "3600")]);
-        self.post_event().await;
-        let delivery = self.attempted(1).await;
+        let event = self.post_event().await;
+        let delivery = self.attempted(&event).await;
         until("the endpoint is paused", async || !self.paused_until(endpoint).await.is_null())
             .await;
         delivery
@@ -225,12 +226,12 @@ async fn nothing_is_sent_to_what_another_process_has_changed() {
 async fn delivery_that_waits_for_a_slot_is_not_in_flight_and_its_retry_is_accepted() {
     let live = Live::start().await;
     live.endpoint(json!({ "max_concurrency": 1 })).await;
-    live.post_event().await;
-    live.attempted(1).await;
+    let first = live.post_event().await;
+    live.attempted(&first).await;
     live.receiver.hold();
     live.post_event().await;
     live.receiver.received(2).await;
-    live.post_event().await;
+    let last = live.post_event().await;
     let mut rows = Vec::new();
     until("the last one waits in memory", async || {
         rows = live.deliveries().await;
@@ -246,7 +247,7 @@ async fn delivery_that_waits_for_a_slot_is_not_in_flight_and_its_retry_is_accept
     retry(&rows[1]).await.expect_problem(409, "in_progress");
     live.receiver.release();
     live.receiver.received(3).await;
-    live.attempted(1).await;
+    live.attempted(&last).await;
     assert_eq!(live.paths().len(), 3);
 }
 
