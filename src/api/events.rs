@@ -69,15 +69,15 @@ pub async fn one(
     let event = event.ok_or(Refusal::NotFound(Missing::Event(org, id)))?;
     let newest = PageRequest::first(DELIVERIES_SHOWN_MAX);
     let deliveries = if reach.account().is_none() {
-        subsystems.store.deliveries_of_event(&event, newest).await?
+        let mut page = subsystems.store.deliveries_of_event(&event, newest).await?;
+        subsystems.add_local_holds(&mut page.data);
+        page
     } else {
         let filter = DeliveryFilter { event_id: Some(id), ..DeliveryFilter::default() };
         deliveries::list(subsystems, reach, &filter, newest).await?
     };
-    let Page { mut data, next_cursor: deliveries_next_cursor } = deliveries;
-    subsystems.add_local_holds(&mut data);
-    let deliveries = data.into_iter().map(DeliveryView::from);
-    let deliveries: Vec<DeliveryView> = deliveries.collect();
+    let Page { data, next_cursor: deliveries_next_cursor } = deliveries;
+    let deliveries: Vec<_> = data.into_iter().map(DeliveryView::from).collect();
     let copies = match &event.dedup_id {
         Some(_) => subsystems.store.copies(&event).await?,
         None => None,
