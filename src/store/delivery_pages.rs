@@ -30,6 +30,8 @@ const FAILED: &str = "error_class IS NOT NULL";
 /// One of the two tables, and its indexes.
 struct DeliveryTable {
     listed: Listed,
+    /// The SELECT of deliveries from some of its rows, named `d`.
+    select: fn(&str) -> String,
     by_endpoint: &'static str,
     by_error_class: &'static str,
     by_status_code: &'static str,
@@ -37,12 +39,14 @@ struct DeliveryTable {
 
 const PENDING: DeliveryTable = DeliveryTable {
     listed: Listed { table: "pending_deliveries", at: "created_at", by_type: "", by_day: false },
+    select: select_pending,
     by_endpoint: "pending_by_endpoint",
     by_error_class: "pending_by_error_class",
     by_status_code: "pending_by_status_code",
 };
 const FINISHED: DeliveryTable = DeliveryTable {
     listed: Listed { table: "deliveries", at: "created_at", by_type: "", by_day: true },
+    select: select_finished,
     by_endpoint: "deliveries_by_endpoint",
     by_error_class: "deliveries_by_error_class",
     by_status_code: "deliveries_by_status_code",
@@ -169,22 +173,15 @@ impl Store {
         let (dialect, status) = (self.engine.dialect(), selection.filter.status);
         let (mut selects, mut args) = (Vec::new(), args![after.at, after.id, i64::from(limit) + 1]);
         let mut ends = Vec::new();
-        if status.is_none_or(|status| status == DeliveryStatus::Pending) {
-            let query = selection.query(dialect, &PENDING, args.len());
+        let may_be_pending = status.is_none_or(|status| status == DeliveryStatus::Pending);
+        let may_be_finished = status != Some(DeliveryStatus::Pending);
+        let tables = [(may_be_pending, &PENDING), (may_be_finished, &FINISHED)];
+        for (_, table) in tables.into_iter().filter(|(is_read, _)| *is_read) {
+            let query = selection.query(dialect, table, args.len());
             if let Some(Selected { sql, args: more, examined_to }) =
                 query.select(self, "*", far, after).await?
             {
-                selects.push(select_pending(&format!("({sql}) d")));
-                args.extend(more);
-                ends.extend(examined_to);
-            }
-        }
-        if status != Some(DeliveryStatus::Pending) {
-            let query = selection.query(dialect, &FINISHED, args.len());
-            if let Some(Selected { sql, args: more, examined_to }) =
-                query.select(self, "*", far, after).await?
-            {
-                selects.push(select_finished(&format!("({sql}) d")));
+                selects.push((table.select)(&format!("({sql}) d")));
                 args.extend(more);
                 ends.extend(examined_to);
             }
