@@ -6,14 +6,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use sqlx::{AssertSqlSafe, SqlSafeStr, SqlStr};
 
 use super::sqlite::SqliteEngine;
-
 use super::{Args, Dialect, Engine, Row, Tx, sqlite, statement};
 use crate::store::Result;
 
 /// Instructions of SQLite's virtual machine between two counts.
 const INSTRUCTIONS_PER_COUNT: u8 = 10;
 
-/// The plan of a statement outside of a transaction; with `measure` it is run, to tell what it takes.
+/// The plan of a statement outside of a transaction. With `measure` the statement is run, and the plan tells how much it
+/// read.
 pub(super) async fn plan(
     engine: &Engine,
     sql: &SqlStr,
