@@ -1,12 +1,16 @@
 // Makes a Postman collection of an OpenAPI document: node collection.mjs DOCUMENT.json COLLECTION.json
 //
-// The same document makes the same bytes: ids, which the converter draws at random, follow from names, and parameters get
-// examples, which it draws, too.
+// The same document makes the same bytes: ids, which the converter draws at random, follow from names, parameters get
+// examples, and what else it draws comes from a sequence that is the same in every run.
 
 import { createHash } from "node:crypto";
 import { readFileSync, writeFileSync } from "node:fs";
 import { createRequire } from "node:module";
 
+let drawn = 1;
+// A linear congruential generator with the multiplier and increment of "Numerical Recipes". Before the converter is loaded,
+// which keeps the function that it finds.
+Math.random = () => (drawn = (drawn * 1664525 + 1013904223) % 2 ** 32) / 2 ** 32;
 const converter = createRequire(import.meta.url)("openapi-to-postmanv2");
 const [, , documentFile, collectionFile] = process.argv;
 
