@@ -12,12 +12,11 @@ impl World {
         }
         let wait = self.numbers.millis(50, 1_000);
         self.after(wait, Step::Ask);
-        let server = usize::try_from(self.numbers.below(2)).unwrap_or(0);
-        let many = self.store.pending.len() as u64;
-        if many == 0 {
+        let server = self.numbers.index(2);
+        if self.store.pending.is_empty() {
             return;
         }
-        let nth = usize::try_from(self.numbers.below(many)).unwrap_or(0);
+        let nth = self.numbers.index(self.store.pending.len());
         let Some((id, row)) = self.store.pending.iter().nth(nth) else { return };
         let (id, endpoint) = (*id, row.endpoint);
         let it = &mut self.servers[server];

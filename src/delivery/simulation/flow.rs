@@ -188,6 +188,15 @@ impl World {
         if known.is_some_and(|known| known.url.to_string() != url) {
             assert!(finished.breaker.is_none(), "what an endpoint was changes what it is: {org}");
         }
+        let is_current =
+            it.admission.endpoint(held.endpoint).is_some_and(|it| it.version == version);
+        if is_current && it.admission.paused_until(held.endpoint, self.now).is_some() {
+            assert!(
+                it.oracle.may_be_paused(held.endpoint),
+                "paused for nothing: {}",
+                held.endpoint
+            );
+        }
         if it.oracle.is_paused(held.endpoint) {
             let waits = it.admission.waiting_for(held.endpoint).next();
             assert!(waits.is_none(), "waits in memory for a paused endpoint: {waits:?}");

@@ -18,6 +18,11 @@ impl Numbers {
         self.next() % end
     }
 
+    /// An index into so many.
+    pub(super) fn index(&mut self, many: usize) -> usize {
+        usize::try_from(self.below(many as u64)).unwrap_or(0)
+    }
+
     pub(super) fn one_in(&mut self, many: u64) -> bool {
         self.below(many) == 0
     }

@@ -148,8 +148,15 @@ impl Oracle {
         self.records.get(&endpoint).is_some_and(|record| record.paused_until.is_some())
     }
 
-    /// An endpoint has changed: what was seen of it says nothing any more.
-    pub(super) fn forget(&mut self, endpoint: EndpointId) {
-        self.records.insert(endpoint, SimRecord { is_unclear: true, ..SimRecord::default() });
+    /// Whether an endpoint may be paused: by what was seen of it, or by what cannot be told.
+    pub(super) fn may_be_paused(&self, endpoint: EndpointId) -> bool {
+        let record = self.records.get(&endpoint).copied().unwrap_or_default();
+        record.is_unclear || record.paused_until.is_some()
+    }
+
+    /// An endpoint has changed: what was seen of it does not count any more. One that has moved starts afresh; of another,
+    /// nobody can tell.
+    pub(super) fn forget(&mut self, endpoint: EndpointId, is_moved: bool) {
+        self.records.insert(endpoint, SimRecord { is_unclear: !is_moved, ..SimRecord::default() });
     }
 }

@@ -139,7 +139,7 @@ impl World {
             accepted: Vec::new(),
             under_way: BTreeMap::new(),
         };
-        // The first organisation is healthy; the second has many slow endpoints.
+        // The first organisation is healthy; the second has many slow endpoints, and in a crowd two others.
         world.add_endpoints(0, &[SimReceiver::Quick]);
         world.add_endpoints(1, &[SimReceiver::Slow; 12]);
         world.add_endpoints(2, &[SimReceiver::Slow, SimReceiver::Hangs, SimReceiver::Quick]);
@@ -149,6 +149,7 @@ impl World {
             match org {
                 // A whale.
                 CROWD_FROM => world.add_endpoints(org, &[SimReceiver::Quick; 3]),
+                7 | 11 => world.add_endpoints(org, &[SimReceiver::Slow; 12]),
                 _ if is_healthy_org(org) => world.add_endpoints(org, &[SimReceiver::Quick]),
                 _ if org % 3 == 0 => world.add_endpoints(org, &[SimReceiver::Flaky]),
                 _ => world.add_endpoints(org, &[SimReceiver::Storms; 2]),
@@ -315,8 +316,8 @@ impl World {
         let orgs = u64::try_from(self.orgs).unwrap_or(5);
         let (server, mut org) = (self.numbers.below(2), self.numbers.below(orgs));
         if orgs > 5 && self.numbers.one_in(2) {
-            // The whale, and now and then the one with many slow endpoints.
-            org = if self.numbers.one_in(8) { 1 } else { 5 };
+            // The whale, and now and then one with many slow endpoints.
+            org = if self.numbers.one_in(6) { [1, 7, 11][self.numbers.index(3)] } else { 5 };
         }
         self.next_event += 1;
         let number = self.next_event;
@@ -349,8 +350,7 @@ impl World {
             return;
         }
         let ids: Vec<EndpointId> = self.receivers.keys().copied().collect();
-        let pick = usize::try_from(self.numbers.below(ids.len() as u64)).unwrap_or(0);
-        let id = ids[pick];
+        let id = ids[self.numbers.index(ids.len())];
         if !is_healthy(&self.store.endpoints[&id]) {
             let what = self.numbers.below(3);
             self.change_endpoint(id, |endpoint| match what {
@@ -367,12 +367,14 @@ impl World {
     }
 
     fn change_endpoint(&mut self, id: EndpointId, change: impl FnOnce(&mut Endpoint)) {
+        let url = self.store.endpoints[&id].url.clone();
         let org = self.store.change(id, change);
+        let is_moved = self.store.endpoints[&id].url != url;
         for server in &mut self.servers {
-            server.oracle.forget(id);
+            server.oracle.forget(id, is_moved);
         }
         // The server that made the change follows at once, the other when its change feed brings it.
-        let first = usize::try_from(self.numbers.below(2)).unwrap_or(0);
+        let first = self.numbers.index(2);
         self.after(Duration::ZERO, Step::Follow { server: first, org });
         let wait = self.numbers.millis(1, 1_000);
         self.after(wait, Step::Follow { server: 1 - first, org });
