@@ -22,6 +22,9 @@ const GONE: &str = "the receiver answered 410 Gone";
 /// not written for every outcome.
 pub(super) const TIME_RESOLUTION: Duration = Duration::from_mins(1);
 
+/// Endpoints that one statement changes. SQLite joins the lists of their ids and times row by row.
+const CHANGED_AT_ONCE: usize = 128;
+
 /// The health of the endpoints that a batch of outcomes is about.
 #[derive(Debug, Default)]
 pub(super) struct EndpointHealth {
@@ -137,10 +140,21 @@ impl EndpointHealth {
         } else {
             found
         };
+        let (mut works, mut fails) = (Vec::new(), Vec::new());
         let mut events = Vec::new();
         for (org, endpoint, change) in changes {
-            events.extend(write_change(tx, (org, endpoint), change).await?);
+            match change {
+                HealthChange::Works(at) => works.push((endpoint, at)),
+                HealthChange::Fails(at) => fails.push((endpoint, at)),
+                HealthChange::Disabled { reason, at } => {
+                    disable(tx, (org, endpoint), &reason, at).await?;
+                    events.push(endpoint_disabled(endpoint, org, &reason, at)?);
+                }
+            }
         }
+        set_times(tx, "failing_since = NULL, last_success_at = o.at", &works).await?;
+        let fail = "failing_since = coalesce(failing_since, o.at), last_failure_at = o.at";
+        set_times(tx, fail, &fails).await?;
         Ok(events)
     }
 
@@ -226,30 +240,23 @@ impl KnownHealth {
     }
 }
 
-async fn write_change(
+/// Sets times of endpoints, many in a statement: of a thousand that begin to fail together, each would be a round trip
+/// while everybody who stores waits.
+async fn set_times(
     tx: &mut Tx<'_>,
-    (org, endpoint): (OrgId, EndpointId),
-    change: HealthChange,
-) -> Result<Option<Arc<Event>>> {
-    match change {
-        HealthChange::Works(at) => {
-            let sql = "UPDATE endpoints SET failing_since = NULL, last_success_at = $2
-                       WHERE id = $1";
-            tx.execute(sql, args![endpoint, at]).await?;
-            Ok(None)
-        }
-        HealthChange::Fails(at) => {
-            let sql = "UPDATE endpoints
-                       SET failing_since = coalesce(failing_since, $2), last_failure_at = $2
-                       WHERE id = $1";
-            tx.execute(sql, args![endpoint, at]).await?;
-            Ok(None)
-        }
-        HealthChange::Disabled { reason, at } => {
-            disable(tx, (org, endpoint), &reason, at).await?;
-            endpoint_disabled(endpoint, org, &reason, at).map(Some)
-        }
+    set: &'static str,
+    changes: &[(EndpointId, Timestamp)],
+) -> Result<()> {
+    for chunk in changes.chunks(CHANGED_AT_ONCE) {
+        let sql = format!(
+            "UPDATE endpoints SET {set} FROM ({}) o WHERE endpoints.id = o.id",
+            tx.dialect().keys("$1", "$2")
+        );
+        let (ids, times): (Vec<Uuid>, Vec<i64>) =
+            chunk.iter().map(|(endpoint, at)| (endpoint.uuid(), at.micros())).unzip();
+        tx.execute(sql, args![ids, times]).await?;
     }
+    Ok(())
 }
 
 /// Disables an endpoint. Its deliveries wait as they are.
