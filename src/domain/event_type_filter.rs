@@ -103,6 +103,15 @@ impl EventTypeFilters {
         filters.iter().enumerate().map(parse).collect::<Result<_, _>>().map(Self)
     }
 
+    /// The types that match, when every filter names one.
+    pub fn exact_types(&self) -> Option<Vec<&EventType>> {
+        let exact = |filter| match filter {
+            &EventTypeFilter::Exact(ref exact) => Some(exact),
+            EventTypeFilter::All | EventTypeFilter::Prefix(_) => None,
+        };
+        self.0.iter().map(exact).collect::<Option<Vec<_>>>().filter(|types| !types.is_empty())
+    }
+
     /// Whether events of this type match.
     pub fn matches(&self, event_type: &str) -> bool {
         let all = [EventTypeFilter::All];

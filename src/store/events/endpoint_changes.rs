@@ -89,7 +89,7 @@ impl OrgEndpoints {
                 (Err(_), None) => {}
             }
         }
-        Some(Self { version: *version, endpoints, unreadable: Vec::new() })
+        Some(Self { version: *version, endpoints, ..Self::default() })
     }
 
     /// One of them.

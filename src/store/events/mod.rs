@@ -7,6 +7,7 @@
 mod by_id;
 mod copies;
 mod endpoint_changes;
+mod endpoints_by_type;
 mod locked_orgs;
 mod org_endpoints;
 mod payloads;

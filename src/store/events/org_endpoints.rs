@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use uuid::Uuid;
 
+use super::endpoints_by_type::EndpointsByType;
 use super::subscription::Subscription;
 use crate::domain::{Endpoint, EndpointId, OrgId};
 use crate::store::crypto::Keyring;
@@ -25,6 +26,8 @@ pub struct OrgEndpoints {
     pub endpoints: Vec<Arc<Endpoint>>,
     /// Endpoints whose rows cannot be read. They are treated as disabled.
     pub unreadable: Vec<UnreadableEndpoint>,
+    /// The endpoints by the types that they name.
+    pub by_type: EndpointsByType,
 }
 
 /// An endpoint whose row cannot be read.
@@ -114,12 +117,17 @@ impl OrgEndpoints {
         self.endpoints.iter().any(|endpoint| endpoint.policy.ordered)
     }
 
+    /// The endpoints that may want events of a type.
+    pub(super) fn candidates(&self, event_type: &str) -> impl Iterator<Item = &Arc<Endpoint>> {
+        self.by_type.candidates(&self.endpoints, event_type)
+    }
+
     /// How many deliveries an event of this type and account makes at most.
     pub fn matching(&self, event_type: &str, account: Option<&str>) -> usize {
         let matches = |endpoint: &&Arc<Endpoint>| {
             endpoint.event_types.matches(event_type)
                 && endpoint.account_id.as_deref().is_none_or(|own| account == Some(own))
         };
-        self.endpoints.iter().filter(matches).count()
+        self.candidates(event_type).filter(matches).count()
     }
 }

@@ -37,7 +37,8 @@ pub fn plan_deliveries(
     let mut planned = Vec::new();
     for event in events {
         let of_org = endpoints.get(&event.org_id);
-        for endpoint in of_org.iter().flat_map(|of_org| &of_org.endpoints) {
+        let event_type = event.event_type.as_str();
+        for endpoint in of_org.iter().flat_map(|of_org| of_org.candidates(event_type)) {
             let Endpoint { event_types, account_id, cancel_before, .. } = &**endpoint;
             if wants(event_types, account_id.as_deref(), *cancel_before, event) {
                 planned.push(PlannedDelivery {
@@ -59,7 +60,7 @@ impl OrgEndpoints {
             let Endpoint { event_types, account_id, cancel_before, .. } = &**endpoint;
             wants(event_types, account_id.as_deref(), *cancel_before, event)
         };
-        self.endpoints.iter().any(is_wanted)
+        self.candidates(event.event_type.as_str()).any(is_wanted)
             || self.subscriptions().any(|(_, subscription)| subscription.wants(event))
     }
 
