@@ -1,6 +1,6 @@
 //! The worker pool: moves events from the journal to the store.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -275,11 +275,15 @@ impl Workers {
     /// all earlier ones are.
     async fn sort(&self, read: RecordBatchRead<'_>) {
         let RecordBatchRead { records, orgs, batch, fast_permit } = read;
+        // Whoever reads next was woken on this thread, where nobody else may run it, and would wait for the decoding.
+        tokio::task::yield_now().await;
         let events = self.decode(&records);
         batch.decoded(orgs.into_iter(), &events);
         let endpoints = self.storer.endpoints(&events).await;
+        let in_order: HashSet<OrgId> =
+            endpoints.keys().filter(|org| is_ordered(&endpoints, org)).copied().collect();
         let (ordered, others): (Vec<_>, Vec<_>) =
-            events.into_iter().partition(|event| is_ordered(&endpoints, &event.org_id));
+            events.into_iter().partition(|event| in_order.contains(&event.org_id));
         let (fast, many) = priority::split(others, |event| deliveries(event, &endpoints));
         self.let_wait(&batch, ordered.into_iter().chain(many), &endpoints);
         let in_backlog = self.storer.metrics.reading(BacklogPriority::Fast, fast.len());
