@@ -115,12 +115,15 @@ impl<T> Admission<T> {
             if target.is_due && self.times_left(id) == 0 {
                 self.note_left(id);
             }
+            if left == 0 || granted.contains_key(&id) {
+                continue;
+            }
             let room = match self.room(id, now) {
                 Room::Now(room) => room,
                 Room::Later(_) | Room::None => 0,
             };
             let count = room.min(each).min(left);
-            if count == 0 || granted.contains_key(&id) {
+            if count == 0 {
                 continue;
             }
             left -= count;
