@@ -1,7 +1,7 @@
 //! The dispatcher: starts what admission lets start, and claims what it has room for.
 //!
 //! It is one task. It waits for ended attempts, for the claim in flight, for what others queued or changed, and
-//! for the next time at which something may start, and after each it starts every attempt that has a slot.
+//! for the next time at which something may start, and after each it starts attempts that have a slot, some at a time.
 //! Attempts and claims run as tasks of their own.
 
 use std::pin::pin;
@@ -28,6 +28,9 @@ const WAIT_MIN: Duration = Duration::from_millis(1);
 /// room adds to it: looking through them takes time.
 const CLAIM_PAUSE: Duration = Duration::from_millis(5);
 const CLAIM_PAUSE_EACH: Duration = Duration::from_micros(2);
+/// Attempts that are started at a time. Their tasks then run before further ones, so that the event of somebody else waits
+/// for these at most.
+const STARTS_MAX: usize = 32;
 /// How much of a lease must be left when its attempt times out, for recording the outcome and for clock
 /// changes. A quarter of a short lease.
 const LEASE_MARGIN: Duration = Duration::from_secs(30);
@@ -105,12 +108,13 @@ impl Dispatcher {
         let mut shutdown = pin!(shutdown.requested());
         let mut poll_timer = pin!(wake.sleep(Duration::ZERO));
         loop {
-            self.start_attempts();
+            let may_start_more = self.start_attempts(STARTS_MAX) == STARTS_MAX;
             let wait = self.start_claim();
             self.report_health();
             tokio::select! {
                 () = &mut shutdown => break,
                 Some(end) = self.tasks.join_next() => self.finish(end),
+                () = tokio::task::yield_now(), if may_start_more => {}
                 () = dispatch.ready() => {}
                 () = tokio::time::sleep(wait.unwrap_or_default()), if wait.is_some() => {}
                 () = &mut poll_timer => {
@@ -135,10 +139,10 @@ impl Dispatcher {
             }
             self.health.progress.beat();
             let before = attempted;
-            attempted += self.start_attempts();
+            attempted += self.start_attempts(usize::MAX);
             while let Some(end) = self.tasks.join_next().await {
                 self.finish(end);
-                attempted += self.start_attempts();
+                attempted += self.start_attempts(usize::MAX);
             }
             let now = self.dispatch.monotonic();
             let admission = self.dispatch.admission();
@@ -155,11 +159,11 @@ impl Dispatcher {
         }
     }
 
-    /// Starts every attempt that has a slot and returns how many.
-    fn start_attempts(&mut self) -> usize {
+    /// Starts attempts that have a slot, at most so many, and returns how many.
+    fn start_attempts(&mut self, most: usize) -> usize {
         let (schedule, now) = self.dispatch.now();
         let (mut started, mut dropped) = (0, 0);
-        loop {
+        while started < most {
             let is_valid = |delivery: &LeasedDelivery, endpoint: &Endpoint| {
                 self.may_start(delivery.lease, schedule) && !is_cancelled(delivery, endpoint)
             };
@@ -252,7 +256,7 @@ impl Dispatcher {
                 log_breaker(ticket, finished.breaker);
                 if finished.breaker == Some(BreakerChange::Closed) {
                     // What waited for it is due.
-                    self.scan = ScanDemand::Due;
+                    self.dispatch.admission().note_left(ticket.endpoint);
                 }
             }
             TaskEnd::Claim { claimer, result } => {

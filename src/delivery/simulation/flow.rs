@@ -202,7 +202,7 @@ impl World {
             assert!(waits.is_none(), "waits in memory for a paused endpoint: {waits:?}");
         }
         if finished.breaker == Some(BreakerChange::Closed) {
-            self.after(Duration::ZERO, Step::Look { server, scan: true });
+            it.admission.note_left(held.endpoint);
         }
         self.go_on(server);
     }
