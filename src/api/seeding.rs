@@ -18,7 +18,8 @@ const LOCK_TIMEOUT: Duration = Duration::from_secs(5);
 /// Partitions are created a week at a time.
 const WEEK: Duration = Duration::from_hours(7 * 24);
 
-/// Prepares the store for events of an organisation that were accepted from `from` until `until`.
+/// Prepares the store for events of an organisation that were accepted from `from` until `until`. From then on the
+/// organisation counts as created by `from`.
 ///
 /// # Errors
 /// When the organisation does not exist, or has endpoints: their receivers would be sent every event.
@@ -33,9 +34,11 @@ pub async fn prepare(
         let rule = "must be an organisation without endpoints: each would be sent every event";
         return Err(Violation::new("org", "endpoints", rule).into());
     }
+    let system = subsystems.store.system();
+    system.backdate_org(org, from, subsystems.clock.now()).await?;
     let mut day = from;
     loop {
-        subsystems.store.system().create_partitions(day, LOCK_TIMEOUT).await?;
+        system.create_partitions(day, LOCK_TIMEOUT).await?;
         if day >= until {
             return Ok(());
         }

@@ -68,6 +68,9 @@ impl LookBack {
 impl Store {
     /// How far a page of an organisation's rows looks that begins at `first`: to `last`, or to where the
     /// organisation was created, or to the end of time.
+    ///
+    /// Invariant: nothing of an organisation is older than itself. Events that are stored as accepted earlier come with
+    /// [`backdate_org`](super::System::backdate_org).
     pub(super) async fn look_back(
         &self,
         org: OrgId,

@@ -218,6 +218,16 @@ impl System<'_> {
         tx.commit().await
     }
 
+    /// Makes an organisation at least as old as events that are stored for it: lists look no further back than where it
+    /// was created.
+    pub async fn backdate_org(self, org: OrgId, from: Timestamp, now: Timestamp) -> Result<()> {
+        let mut tx = self.0.engine.begin().await?;
+        let sql = "UPDATE orgs SET created_at = $2, changed_at = $3
+                   WHERE id = $1 AND created_at > $2";
+        tx.execute(sql, args![org, from, now]).await?;
+        tx.commit().await
+    }
+
     /// All organisations but those whose deletion is done.
     pub async fn orgs(self, page: PageRequest) -> Result<Page<Org>> {
         let sql = format!("SELECT {COLUMNS} FROM orgs WHERE deleted_at IS NULL");

@@ -1,7 +1,7 @@
 //! `hookgate seed`: fills a store with made-up events, to try and to measure reading.
 //!
-//! Without a server events go into the store, accepted over the last days; with one they are posted to a server, which
-//! accepts them now, and their `timestamp` is in the last days.
+//! Without a server events go into the store, accepted over the last days, and their organisation is dated back to the
+//! first; with one they are posted to a server, which accepts them now, and their `timestamp` is in the last days.
 
 mod events;
 mod progress;

@@ -38,6 +38,49 @@ async fn seeded_events_are_stored_once_on_both_engines() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn lists_and_exports_have_every_seeded_event() {
+    const EVENTS: usize = 1_200;
+    let url = postgres::fresh_database().await;
+    for settings in [&[][..], &[("DATABASE_URL", url.as_str())]] {
+        let place = Place::new();
+        let arguments = ["seed", "--events", "1200", "--days", "30", "--output", "json"];
+        let said = place.run_with(&arguments, settings).await;
+        assert_eq!(said.code, 0, "{}", said.err);
+        let seeded: Value = serde_json::from_str(&said.out).unwrap();
+        let org = text(&seeded, "org_id");
+        let create = ["key", "create", "--org", org, "--name", "a", "--output", "json"];
+        let said = place.run_with(&create, settings).await;
+        let created: Value = serde_json::from_str(&said.out).unwrap();
+        let server = Binary::start(&place.data_dir(), settings).await;
+        let get = async |path: &str| {
+            let url = format!("{}{path}", server.base_url);
+            let answer = client().get(url).header("x-api-key", text(&created, "key"));
+            answer.send().await.unwrap().text().await.unwrap()
+        };
+        for order in ["asc", "desc"] {
+            let (mut listed, mut cursor) = (0, String::new());
+            loop {
+                let page = get(&format!("/api/events?limit=500&order={order}{cursor}")).await;
+                let page: Value = serde_json::from_str(&page).unwrap();
+                listed += page["data"].as_array().unwrap().len();
+                let Some(next) = page["next_cursor"].as_str() else { break };
+                cursor = format!("&cursor={next}");
+            }
+            assert_eq!(listed, EVENTS, "{order} {settings:?}");
+        }
+        let exported = get("/api/events/export").await;
+        let events = exported.lines().filter(|line| line.contains("\"received_at\""));
+        assert_eq!(events.count(), EVENTS);
+        let from = text(&seeded, "from").trim_end_matches('Z');
+        let since = get(&format!("/api/events?limit=1&order=asc&since={from}Z")).await;
+        assert!(since.contains("\"received_at\""), "{since}");
+        let org: Value = serde_json::from_str(&get("/api/org").await).unwrap();
+        assert!(text(&org, "created_at").starts_with(from), "{org}");
+        server.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn organisation_with_endpoints_is_not_seeded() {
     let place = Place::new();
     let org = place.json(&["org", "create", "--name", "a"]).await;
