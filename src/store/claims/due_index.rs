@@ -87,7 +87,8 @@ fn has_due_head(dialect: Dialect, now: &str) -> String {
     )
 }
 
-const fn is_ordered(dialect: Dialect) -> &'static str {
+/// The condition that a delivery `d` is ordered, as the indexes on those have it.
+pub(in crate::store) const fn is_ordered(dialect: Dialect) -> &'static str {
     match dialect {
         Dialect::Sqlite => "d.ordered = 1",
         Dialect::Postgres => "d.ordered",

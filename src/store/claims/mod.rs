@@ -22,7 +22,7 @@ use super::{Result, System, events, retention, timed};
 use crate::domain::{DeliveryId, EndpointId, Event, EventId, Lease, OrgId, Timestamp};
 use crate::store::metrics::DbOperation;
 
-pub(super) use due_index::{head, pending};
+pub(super) use due_index::{head, is_ordered, pending};
 pub use due_scan::{ClaimCursor, DueEndpoint, DueEndpoints};
 
 /// How many deliveries of an endpoint may be leased.

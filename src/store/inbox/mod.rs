@@ -30,7 +30,7 @@ use sqlx::sqlite::SqliteArguments;
 use uuid::Uuid;
 
 use super::engine::{Dialect, Engine, Row, args};
-use super::{Result, Store, events, timed};
+use super::{Result, Store, claims, events, timed};
 use crate::domain::{
     DeadReason, Decision, DeliveryId, EndpointId, Event, EventId, EventLabels, EventTypeFilter,
     Inbox, Lease, OrgId, Outcome, ReceivedEvent, Timestamp,
@@ -111,12 +111,12 @@ impl SettledRow {
 /// The rows that a statement reads.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Rows {
-    /// Those in any order.
+    /// Those of an inbox that is not ordered, also what was planned while it was.
     Unordered,
-    /// Those that were planned while the inbox was ordered, which it no longer is.
-    FormerlyOrdered,
     /// Those of a type, whatever their order.
     OfType,
+    /// One of an ordered inbox that was planned before it was ordered, unless another one is in flight.
+    BeforeOrdered,
     /// The oldest of an ordered inbox, unless another one is in flight.
     Head,
 }
@@ -134,26 +134,19 @@ struct Leased {
 
 impl Store {
     /// Receives events from an inbox. Two callers never get one event before its visibility time is over. Of an ordered
-    /// inbox it is the oldest event, and only while no other one is in flight.
+    /// inbox it is the oldest event, and only while no other one is in flight. What waited before an inbox became ordered
+    /// comes first, one at a time as well.
     ///
     /// Nothing is received from an inbox that is disabled or removed. An event that cannot be read is left out, with an
     /// error in the log.
     pub async fn receive(&self, org: OrgId, request: ReceiveRequest<'_>) -> Result<ReceivedEvents> {
         let receive = async {
-            let mut leased = Vec::new();
-            for rows in rows_to_read(request).iter().copied() {
-                leased = match &*self.engine {
-                    Engine::Sqlite(_) => {
-                        Box::pin(sqlite::lease(&self.engine, org, request, rows)).await?
-                    }
-                    Engine::Postgres(engine) => {
-                        Box::pin(postgres::lease(&self.engine, engine, org, request, rows)).await?
-                    }
-                };
-                if !leased.is_empty() {
-                    break;
+            let leased = match &*self.engine {
+                Engine::Sqlite(_) => Box::pin(sqlite::lease(&self.engine, org, request)).await?,
+                Engine::Postgres(engine) => {
+                    Box::pin(postgres::lease(&self.engine, engine, org, request)).await?
                 }
-            }
+            };
             self.received(org, request, leased).await
         };
         timed(&self.metrics, DbOperation::ReceiveEvents, receive).await
@@ -270,7 +263,7 @@ impl Store {
                            WHERE d.lease_token IS NULL AND d.endpoint_id = p.id
                              AND d.ordered = {ordered}
                            ORDER BY d.due_at LIMIT 1) <= $2, false)",
-                super::claims::pending(dialect, "d", "pending_claims")
+                claims::pending(dialect, "d", "pending_claims")
             )
         };
         let sql = format!(
@@ -287,10 +280,29 @@ impl Store {
 /// What is read, one after the other, until something is there.
 fn rows_to_read(request: ReceiveRequest<'_>) -> &'static [Rows] {
     match (request.inbox.ordered, request.event_type) {
-        (true, _) => &[Rows::Head],
+        (true, _) => &[Rows::BeforeOrdered, Rows::Head],
         (false, Some(EventTypeFilter::Exact(_) | EventTypeFilter::Prefix(_))) => &[Rows::OfType],
-        (false, Some(EventTypeFilter::All) | None) => &[Rows::Unordered, Rows::FormerlyOrdered],
+        (false, Some(EventTypeFilter::All) | None) => &[Rows::Unordered],
     }
+}
+
+/// The condition that at the time `$3` no consumer has an event of the inbox `$1`, and that none of its order is being
+/// recorded as dead. Each part is a look into an index where only what is in flight is.
+fn none_in_flight(dialect: Dialect) -> String {
+    let hidden = |ordered: &str| {
+        format!(
+            "NOT EXISTS (SELECT 1 FROM {}
+                         WHERE d.lease_token IS NULL AND d.endpoint_id = $1 AND d.ordered = {ordered}
+                           AND d.due_at > $3 AND d.attempts > 0)",
+            claims::pending(dialect, "d", "pending_claims"),
+        )
+    };
+    let recorded = format!(
+        "NOT EXISTS (SELECT 1 FROM {} WHERE {} AND d.lease_token IS NOT NULL AND d.endpoint_id = $1)",
+        claims::pending(dialect, "d", "pending_ordered_leases"),
+        claims::is_ordered(dialect),
+    );
+    format!("{} AND {} AND {recorded}", hidden("false"), hidden("true"))
 }
 
 /// The condition that a row has a type which matches, with its parameters from the one with this number on.

@@ -3,7 +3,10 @@
 use sqlx::AssertSqlSafe;
 
 use super::counts::count;
-use super::{IS_READ, InboxSettle, Leased, ReceiveRequest, Rows, SettledRow, of_type};
+use super::{
+    IS_READ, InboxSettle, Leased, ReceiveRequest, Rows, SettledRow, none_in_flight, of_type,
+    rows_to_read,
+};
 use crate::domain::{OrgId, Timestamp};
 use crate::store::engine::{
     Args, Dialect, Engine, PostgresEngine, Row, Tx, Value, args, column, timestamptz,
@@ -16,10 +19,9 @@ pub(super) async fn lease(
     own: &PostgresEngine,
     org: OrgId,
     request: ReceiveRequest<'_>,
-    rows: Rows,
 ) -> Result<Vec<Leased>> {
-    let (sql, args) = lease_statement(org, request, rows);
-    if rows != Rows::Head {
+    if let [rows] = rows_to_read(request) {
+        let (sql, args) = lease_statement(org, request, *rows);
         let mut statement = Tx::Postgres(own.for_statement().await?);
         let leased = statement.list(sql, args, Leased::read).await?;
         statement.commit().await?;
@@ -32,7 +34,14 @@ pub(super) async fn lease(
     if tx.optional(lock, args![request.inbox.id, org]).await?.is_none() {
         return Ok(Vec::new());
     }
-    let leased = tx.list(sql, args, Leased::read).await?;
+    let mut leased = Vec::new();
+    for rows in rows_to_read(request) {
+        let (sql, args) = lease_statement(org, request, *rows);
+        leased = tx.list(sql, args, Leased::read).await?;
+        if !leased.is_empty() {
+            break;
+        }
+    }
     tx.commit().await?;
     Ok(leased)
 }
@@ -57,8 +66,20 @@ fn lease_statement(org: OrgId, request: ReceiveRequest<'_>, rows: Rows) -> (Stri
         inbox.settings.max_receives(),
     ];
     let found = match rows {
-        Rows::Unordered => format!("{KEY} AND d.ordered = false ORDER BY d.due_at {LOCK}"),
-        Rows::FormerlyOrdered => format!("{KEY} AND d.ordered = true ORDER BY d.due_at {LOCK}"),
+        // The locks on what the second limit leaves out end with the statement.
+        Rows::Unordered => format!(
+            "SELECT * FROM (
+                 SELECT * FROM ({KEY} AND d.ordered = false ORDER BY d.due_at {LOCK}) d
+                 UNION ALL
+                 SELECT * FROM ({KEY} AND d.ordered = true AND NOT p.ordered
+                                ORDER BY d.due_at {LOCK}) d
+             ) d ORDER BY d.due_at LIMIT $4"
+        ),
+        Rows::BeforeOrdered => format!(
+            "{KEY} AND d.ordered = false AND $4 > 0 AND {} ORDER BY d.due_at
+             LIMIT 1 FOR UPDATE SKIP LOCKED",
+            none_in_flight(Dialect::Postgres),
+        ),
         Rows::OfType => {
             let (of_type, types) = of_type(Dialect::Postgres, event_type, args.len() + 1);
             args.extend(types.into_iter().map(Value::from));
@@ -75,16 +96,14 @@ fn lease_statement(org: OrgId, request: ReceiveRequest<'_>, rows: Rows) -> (Stri
                  WHERE d.org_id = h.org_id AND d.created_at = h.created_at AND d.id = h.id
                  FOR UPDATE SKIP LOCKED
              ) d
-             WHERE $4 > 0
-               AND NOT EXISTS (SELECT 1 FROM pending_deliveries l
-                               WHERE l.endpoint_id = $1 AND l.attempts > 0 AND l.ordered
-                                 AND (l.due_at > $3 OR l.lease_token IS NOT NULL))",
+             WHERE $4 > 0 AND {}",
             claims::head(Dialect::Postgres, "p.id", "p.cancel_before"),
+            none_in_flight(Dialect::Postgres),
         ),
     };
     let sql = format!(
         "WITH inbox AS MATERIALIZED (
-             SELECT p.id, p.cancel_before FROM endpoints p
+             SELECT p.id, p.ordered, p.cancel_before FROM endpoints p
              WHERE p.id = $1 AND p.org_id = $2 AND {IS_READ}
          ), found AS MATERIALIZED (
              SELECT d.* FROM inbox p CROSS JOIN LATERAL ({found}) d

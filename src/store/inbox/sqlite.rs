@@ -6,7 +6,10 @@ use std::sync::LazyLock;
 use sqlx::Arguments;
 
 use super::counts::count;
-use super::{IS_READ, InboxSettle, Leased, ReceiveRequest, Rows, SettledRow, of_type};
+use super::{
+    IS_READ, InboxSettle, Leased, ReceiveRequest, Rows, SettledRow, none_in_flight, of_type,
+    rows_to_read,
+};
 use crate::domain::{OrgId, Timestamp};
 use crate::store::engine::{Args, Dialect, Engine, MultiRow, Row, Script, Value, args};
 use crate::store::{Result, Store, claims};
@@ -19,6 +22,20 @@ struct Candidate {
 
 /// Leases what may be received.
 pub(super) async fn lease(
+    engine: &Engine,
+    org: OrgId,
+    request: ReceiveRequest<'_>,
+) -> Result<Vec<Leased>> {
+    for rows in rows_to_read(request) {
+        let leased = lease_some(engine, org, request, *rows).await?;
+        if !leased.is_empty() {
+            return Ok(leased);
+        }
+    }
+    Ok(Vec::new())
+}
+
+async fn lease_some(
     engine: &Engine,
     org: OrgId,
     request: ReceiveRequest<'_>,
@@ -67,8 +84,15 @@ fn candidates(
         )
     };
     let sql = match rows {
-        Rows::Unordered => by("pending_claims", "d.ordered = 0", "d.due_at"),
-        Rows::FormerlyOrdered => by("pending_claims", "d.ordered = 1", "d.due_at"),
+        Rows::Unordered => format!(
+            "SELECT * FROM ({}) UNION ALL SELECT * FROM ({}) ORDER BY was_due_at LIMIT $4",
+            by("pending_claims", "d.ordered = 0", "d.due_at"),
+            by("pending_claims", "d.ordered = 1 AND NOT p.ordered", "d.due_at"),
+        ),
+        Rows::BeforeOrdered => {
+            let may = format!("d.ordered = 0 AND {}", none_in_flight(Dialect::Sqlite));
+            format!("SELECT * FROM ({}) LIMIT 1", by("pending_claims", &may, "d.due_at"))
+        }
         Rows::OfType => {
             let (of_type, types) = of_type(Dialect::Sqlite, request.event_type, args.len() + 1);
             args.extend(types.into_iter().map(Value::from));
@@ -76,16 +100,13 @@ fn candidates(
         }
         Rows::Head => format!(
             "SELECT {COLUMNS} FROM endpoints p, {}
-             WHERE {of_inbox} AND d.lease_token IS NULL AND d.due_at <= $3 AND $4 > 0
-               AND NOT EXISTS (SELECT 1 FROM {}
-                               WHERE l.endpoint_id = $1 AND l.attempts > 0 AND l.ordered = 1
-                                 AND (l.due_at > $3 OR l.lease_token IS NOT NULL))",
+             WHERE {of_inbox} AND d.lease_token IS NULL AND d.due_at <= $3 AND $4 > 0 AND {}",
             claims::head(
                 Dialect::Sqlite,
                 "$1",
                 "(SELECT cancel_before FROM endpoints WHERE id = $1)"
             ),
-            claims::pending(Dialect::Sqlite, "l", "pending_received"),
+            none_in_flight(Dialect::Sqlite),
         ),
     };
     (sql, args)

@@ -6,9 +6,9 @@ use std::collections::HashSet;
 use std::time::Duration;
 
 use hookgate::domain::{
-    Actor, DeadLetterFilter, DeliveryFilter, DeliveryStatus, Endpoint, EventId, EventTypeFilter,
-    Inbox, InstanceId, Lease, LeaseToken, NewEndpoint, OrgId, ReceivedEvent, SettleStatus,
-    Timestamp,
+    Actor, DeadLetterFilter, DeliveryFilter, DeliveryPolicyChange, DeliveryStatus, Endpoint,
+    EndpointChange, EventId, EventTypeFilter, Inbox, InstanceId, Lease, LeaseToken, NewEndpoint,
+    OrgId, ReceivedEvent, SettleStatus, Timestamp,
 };
 use hookgate::store::{InboxLookup, InboxSettle, ReceiveRequest, ReceivedEvents, Store};
 use tokio::task::JoinSet;
@@ -27,6 +27,7 @@ on_both!(
     event_that_is_given_back_too_often_becomes_a_dead_letter,
     ordered_inbox_gives_one_event_at_a_time_in_order,
     inbox_that_is_no_longer_ordered_gives_out_what_was_planned_in_order,
+    inbox_that_becomes_ordered_gives_out_first_what_waits_one_at_a_time,
     types_are_chosen_exactly_or_by_prefix,
     page_ends_early_where_payloads_are_large,
     dead_delivery_that_is_retried_is_received_as_often_as_a_new_one,
@@ -270,13 +271,62 @@ async fn ordered_inbox_gives_one_event_at_a_time_in_order(subject: &Subject) {
     assert!(receive(subject, org, &inbox, 10_000).await.is_empty());
 }
 
+/// Makes an inbox ordered, or no longer so.
+async fn set_order(subject: &Subject, org: OrgId, inbox: &Inbox, ordered: bool) -> Inbox {
+    let policy = DeliveryPolicyChange { ordered: Some(ordered), ..DeliveryPolicyChange::default() };
+    let change = EndpointChange { policy, ..EndpointChange::default() };
+    let changed = subject.store.update_endpoint(org, inbox.id, &change, &Actor::CLI, at(5)).await;
+    changed.unwrap().unwrap();
+    found(subject.store.inbox(org, Some(inbox.id)).await.unwrap())
+}
+
+async fn persisted<const COUNT: usize>(
+    subject: &Subject,
+    org: OrgId,
+    seconds: [i64; COUNT],
+) -> [EventId; COUNT] {
+    let events = seconds.map(|seconds| some_event(org, "a.b", at(seconds)));
+    persist(subject, &events, at(seconds[COUNT - 1])).await;
+    events.map(|event| event.id)
+}
+
 async fn inbox_that_is_no_longer_ordered_gives_out_what_was_planned_in_order(subject: &Subject) {
     let org = add_org(subject).await;
-    let inbox = add_inbox(subject, org, |new| new.policy.ordered = true).await;
-    let events = [1, 2, 3].map(|seconds| some_event(org, "a.b", at(seconds)));
-    persist(subject, &events, at(5)).await;
-    let inbox = Inbox { ordered: false, ..inbox };
-    assert_eq!(receive(subject, org, &inbox, 10).await.len(), 3);
+    let ordered = add_inbox(subject, org, |new| new.policy.ordered = true).await;
+    let before = persisted(subject, org, [1, 2, 3]).await;
+    let inbox = set_order(subject, org, &ordered, false).await;
+    // It does not wait until nothing newer comes.
+    let after = persisted(subject, org, [6, 7, 8]).await;
+    let receive = async |max: u32| {
+        let received = receive_max(&subject.store, org, &inbox, max, at(10)).await;
+        ids(&received).into_iter().collect::<HashSet<_>>()
+    };
+    assert_eq!(receive(2).await, before[..2].iter().copied().collect());
+    assert_eq!(receive(2).await, HashSet::from([before[2], after[0]]));
+    assert_eq!(receive(10).await, after[1..].iter().copied().collect());
+}
+
+async fn inbox_that_becomes_ordered_gives_out_first_what_waits_one_at_a_time(subject: &Subject) {
+    let (org, unordered, before) = org_with_events(subject, 3).await;
+    let taken = receive_max(&subject.store, org, &unordered, 1, at(10)).await;
+    assert_eq!(ids(&taken), before[..1]);
+    let inbox = set_order(subject, org, &unordered, true).await;
+    let after = persisted(subject, org, [16, 15]).await;
+    let due = subject.store.inboxes_due(&[inbox.id], at(20)).await.unwrap();
+    assert_eq!(due, [inbox.id]);
+    assert!(receive(subject, org, &inbox, 20).await.is_empty(), "one is in flight");
+    assert_eq!(settle(subject, org, &inbox, &before[..1]).await, 1);
+    let all: Vec<EventId> = before[1..].iter().chain(&after).copied().collect();
+    for (place, event) in all.iter().enumerate() {
+        let now = 100 + 1_000 * i64::try_from(place).unwrap();
+        assert_eq!(ids(&receive(subject, org, &inbox, now).await), [*event]);
+        let other = subject.another().await;
+        let second = receive_max(&other, org, &inbox, 100, at(now + 59)).await;
+        assert!(second.is_empty(), "one at a time");
+        assert_eq!(settle(subject, org, &inbox, &[*event]).await, 1);
+    }
+    assert!(receive(subject, org, &inbox, 10_000).await.is_empty());
+    assert!(subject.store.inboxes_due(&[inbox.id], at(10_000)).await.unwrap().is_empty());
 }
 
 async fn types_are_chosen_exactly_or_by_prefix(subject: &Subject) {
