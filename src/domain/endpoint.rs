@@ -69,7 +69,7 @@ pub struct Endpoint {
     pub last_failure_at: Option<Timestamp>,
     /// Whether it is its organisation's default inbox, of which there is one at most.
     pub default_inbox: bool,
-    /// When somebody last fetched from an inbox, to the minute, or else when it was created; `None` of other
+    /// When somebody last fetched from an inbox, to the minute, or it was created or enabled again; `None` of other
     /// endpoints.
     pub last_read_at: Option<Timestamp>,
 }

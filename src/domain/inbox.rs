@@ -106,7 +106,7 @@ pub struct Inbox {
     pub settings: InboxSettings,
     /// Why it is disabled; `None` while it is enabled.
     pub disabled_reason: Option<String>,
-    /// When somebody last fetched from it, to the minute.
+    /// When somebody last fetched from it, to the minute, or it was last enabled again.
     pub last_read_at: Option<Timestamp>,
 }
 

@@ -198,7 +198,7 @@ impl Store {
 
     /// Changes an endpoint and returns it as it is now; `updated_at` is `now` also when nothing else
     /// changes, which the audit log does not tell. Pending deliveries of a disabled endpoint wait; those that are
-    /// due when it is enabled again are claimed then.
+    /// due when it is enabled again are claimed then. An inbox that is enabled again counts as read at `now`.
     pub async fn update_endpoint(
         &self,
         org: OrgId,
@@ -215,6 +215,10 @@ impl Store {
         self.require(&before.revision())?;
         let mut after = Endpoint { updated_at: now, version, ..before.clone() };
         change.apply(&mut after);
+        if before.disabled_reason.is_some() && after.disabled_reason.is_none() {
+            // Nobody could read an inbox while it was disabled.
+            after.last_read_at = after.last_read_at.max(after.last_read_at.map(|_| now));
+        }
         if let Some(headers) = &change.headers {
             let context = CipherContext { org, endpoint: id };
             secrets.headers = self.keyring.encrypt_headers(context, headers)?;

@@ -144,7 +144,7 @@ impl Store {
             suspension::disable_endpoints(&mut tx, org).await?;
             "org.suspend"
         } else {
-            suspension::enable_endpoints(&mut tx, org).await?;
+            suspension::enable_endpoints(&mut tx, org, now).await?;
             "org.resume"
         };
         audit::commit(tx, &AuditRecord::org_changed(action, &before, &after), by, now).await?;

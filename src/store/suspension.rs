@@ -6,7 +6,7 @@
 use super::Result;
 use super::endpoint_versions::next_version;
 use super::engine::{Tx, args};
-use crate::domain::OrgId;
+use crate::domain::{OrgId, Timestamp};
 
 /// Why the endpoints of a suspended organisation are disabled.
 pub(super) const SUSPENDED: &str = "the organisation is suspended";
@@ -41,16 +41,18 @@ async fn disable(tx: &mut Tx<'_>, org: OrgId, version: u64) -> Result<()> {
     Ok(())
 }
 
-/// Enables what [`disable_endpoints`] disabled, but for endpoints disabled for another reason since.
-pub(super) async fn enable_endpoints(tx: &mut Tx<'_>, org: OrgId) -> Result<()> {
+/// Enables what [`disable_endpoints`] disabled, but for endpoints disabled for another reason since. Inboxes count as
+/// read at `now`: nobody could read them meanwhile.
+pub(super) async fn enable_endpoints(tx: &mut Tx<'_>, org: OrgId, now: Timestamp) -> Result<()> {
     let version = next_version(tx, org).await?;
     let lock = tx.dialect().lock(" FOR NO KEY UPDATE");
     let sql = format!(
         "UPDATE endpoints
          SET suspended = false, version = $3,
-             disabled_reason = CASE WHEN disabled_reason <> $2 THEN disabled_reason END
+             disabled_reason = CASE WHEN disabled_reason <> $2 THEN disabled_reason END,
+             last_read_at = CASE WHEN last_read_at < $4 THEN $4 ELSE last_read_at END
          WHERE id IN (SELECT id FROM endpoints WHERE org_id = $1 AND suspended ORDER BY id{lock})"
     );
-    tx.execute(sql, args![org, SUSPENDED, version]).await?;
+    tx.execute(sql, args![org, SUSPENDED, version, now]).await?;
     Ok(())
 }

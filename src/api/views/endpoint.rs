@@ -50,7 +50,7 @@ pub struct EndpointView {
     pub visibility_seconds: Option<u32>,
     /// How often an inbox gives an event out at most; `null` follows the default, and for webhooks.
     pub max_receives: Option<u32>,
-    /// When an inbox was last read, to the minute; `null` for webhooks.
+    /// When an inbox was last read, or enabled again, to the minute; `null` for webhooks.
     pub last_read_at: Option<Timestamp>,
     /// Since when every attempt has failed; `null` if the last one succeeded.
     pub failing_since: Option<Timestamp>,

@@ -1,7 +1,7 @@
 //! Inboxes: opening, disabling and pausing them, and whose they are.
 
 use hookgate::domain::{
-    Actor, EndpointChange, EventFilter, EventId, INBOX_IDLE, Inbox, NewEndpoint, OrgId,
+    Actor, EndpointChange, EndpointId, EventFilter, EventId, INBOX_IDLE, Inbox, NewEndpoint, OrgId,
     SettleStatus,
 };
 use hookgate::store::{ClaimCursor, InboxLookup, Store};
@@ -21,6 +21,7 @@ on_both!(
     default_inbox_is_opened_once_beside_the_quota,
     disabled_and_removed_inboxes_give_nothing_out,
     idle_inbox_is_paused_and_its_owner_told,
+    inbox_that_is_enabled_again_counts_as_read,
     nothing_of_an_inbox_is_sent_and_its_backlog_hides_no_webhook,
 );
 
@@ -124,6 +125,35 @@ async fn idle_inbox_is_paused_and_its_owner_told(subject: &Subject) {
     assert_eq!((resumed.disabled_reason, resumed.last_read_at), (None, Some(at(702))));
     persist(subject, &[some_event(org, "a", at(703))], at(703)).await;
     assert_eq!(store.pending_count(org, idle.id).await.unwrap(), 2);
+}
+
+async fn inbox_that_is_enabled_again_counts_as_read(subject: &Subject) {
+    let org = add_org(subject).await;
+    let inbox = add_inbox(subject, org, |_| ()).await;
+    let webhook = add_endpoint(subject, org, "*").await;
+    let store = &subject.store;
+    let switch = async |id: EndpointId, reason: Option<&str>, seconds: i64| {
+        let disabled_reason = Some(reason.map(str::to_owned));
+        let change = EndpointChange { disabled_reason, ..EndpointChange::default() };
+        let changed = store.update_endpoint(org, id, &change, &Actor::CLI, at(seconds)).await;
+        changed.unwrap().unwrap().last_read_at
+    };
+    let pause =
+        async |before: i64| store.system().pause_idle_inboxes(at(before), at(9_000)).await.unwrap();
+    assert_eq!(switch(inbox.id, Some("x"), 100).await, Some(at(0)));
+    assert_eq!(switch(inbox.id, None, 1_000).await, Some(at(1_000)));
+    assert_eq!(pause(1_000).await, []);
+    assert_eq!(switch(inbox.id, None, 1_500).await, Some(at(1_000)), "it was enabled");
+    for (suspended, seconds) in [(true, 2_000), (false, 3_000)] {
+        let changed = store.suspend_org(org, suspended, &Actor::CLI, at(seconds)).await;
+        changed.unwrap().unwrap();
+    }
+    assert_eq!(pause(3_000).await, []);
+    assert_eq!(pause(3_001).await, [(org, inbox.id)], "it is read no more");
+    switch(inbox.id, None, 4_000).await;
+    assert_eq!(pause(4_000).await, []);
+    switch(webhook.id, Some("x"), 5_000).await;
+    assert_eq!(switch(webhook.id, None, 6_000).await, None, "nobody reads a webhook endpoint");
 }
 
 async fn nothing_of_an_inbox_is_sent_and_its_backlog_hides_no_webhook(subject: &Subject) {
