@@ -1,12 +1,16 @@
 //! Erases the rows of events: each event after its deliveries, pending ones included, with their attempts and dead letters,
 //! and with its dedup key. Counts of a single event go in the same transaction.
+//!
+//! Redeliveries and dead letters may be kept for longer than their event. Those of a single event are found by its id;
+//! those of an account's events are not, once the events, which have the account, are deleted.
 
 use uuid::Uuid;
 
 use super::{Erasure, ErasureSubject, tombstones};
-use crate::domain::{OrgId, Timestamp};
+use crate::domain::{EventId, OrgId, Timestamp};
 use crate::store::engine::{Dialect, Row, Tx, args};
 use crate::store::event_deliveries::{DeliveryOrigin, RowKeys, delete_by_key};
+use crate::store::page::START_OF_TIME;
 use crate::store::rollups::{CountedEvent, fold_all, uncount};
 use crate::store::{Result, Store};
 
@@ -77,7 +81,42 @@ pub(super) async fn erase_events(
         delete_by_key(tx, "payloads_in_use", ("received_at", "event_id"), org, &keys).await?;
         return Ok(true);
     }
-    Ok(false)
+    match &erasure.filter {
+        ErasureSubject::Event(event) => erase_remains(tx, *event, erasure, erased).await,
+        ErasureSubject::Account(_) => Ok(false),
+    }
+}
+
+/// Erases some of what is left of an event that is gone itself: deliveries, and dead letters of deliveries that are gone.
+/// `false` when nothing is left.
+async fn erase_remains(
+    tx: &mut Tx<'_>,
+    event: EventId,
+    erasure: &Erasure,
+    erased: &mut Erased,
+) -> Result<bool> {
+    let (org, until) = (erasure.org_id, erasure.accepted_until);
+    let accepted = event.minted_at().unwrap_or(START_OF_TIME);
+    let keys = RowKeys {
+        ids: vec![event.uuid()],
+        times: vec![accepted.micros()],
+        oldest: START_OF_TIME,
+        newest: until,
+    };
+    for deliveries in ["pending_deliveries", "deliveries"] {
+        if let Some(gone) = erase_deliveries(tx, deliveries, org, &keys, erased).await? {
+            erased.deliveries += gone;
+            return Ok(true);
+        }
+    }
+    let sql = format!(
+        "SELECT id FROM dead_letters WHERE event_id = $1 AND {} = $2 AND created_at <= $3 LIMIT $4",
+        tx.dialect().not_indexed("org_id")
+    );
+    let args = args![event, org, until, DELIVERIES_PER_STEP];
+    let letters: Vec<Uuid> = tx.list(sql, args, |row| row.get("id")).await?;
+    erased.dead_letters += delete_dead_letters(tx, org, letters.clone()).await?;
+    Ok(letters.len() == DELIVERIES_PER_STEP)
 }
 
 /// Takes an erased event from the counts; from those of its account only if its account is not erased, with its counts.

@@ -2,14 +2,16 @@
 
 use std::time::Duration;
 
+use hookgate::config::RetentionConfig;
 use hookgate::domain::{
-    Actor, Decision, Erasure, ErasureStatus, ErasureSubject, Event, EventFilter, OrgId,
+    Actor, DeadLetterFilter, Decision, Erasure, ErasureStatus, ErasureSubject, Event, EventFilter,
+    OrgId,
 };
 use hookgate::store::ErasureStep;
 
 use super::fixtures::{
-    EXHAUSTED, FIRST_PAGE, add_endpoint, add_org, at, claim, named_event, outcome, persist,
-    some_event,
+    ALL_LETTERS, EXHAUSTED, FIRST_PAGE, add_endpoint, add_org, at, claim, named_event, outcome,
+    persist, some_event,
 };
 use super::{Subject, on_both};
 use crate::support::wait::until;
@@ -17,6 +19,7 @@ use crate::support::wait::until;
 on_both!(
     account_is_erased_from_every_table_and_others_are_left,
     event_is_erased_with_its_deliveries,
+    what_outlived_an_event_is_erased,
     erased_events_do_not_come_back_out_of_a_journal,
     erasure_goes_on_after_each_step_that_was_lost,
     tombstones_are_deleted_in_the_end,
@@ -143,6 +146,54 @@ async fn event_is_erased_with_its_deliveries(subject: &Subject) {
     assert_eq!(count(subject, "pending_deliveries").await, 0);
     assert_eq!(count(subject, "deliveries").await, 1);
     assert_eq!(count(subject, "dead_letters").await, 1);
+}
+
+async fn what_outlived_an_event_is_erased(subject: &Subject) {
+    const DAY: i64 = 86_400;
+    let org = add_org(subject).await;
+    let endpoint = add_endpoint(subject, org, "*").await;
+    let store = &subject.store;
+    let fail = async |seconds: i64| {
+        let leased = claim(subject, 10, at(seconds)).await;
+        let done: Vec<_> =
+            leased.iter().map(|leased| outcome(leased, EXHAUSTED, at(seconds))).collect();
+        store.system().record_outcomes(&done).await.unwrap();
+    };
+    let events = [
+        some_event(org, "a.b", at(0)),
+        some_event(org, "a.b", at(1)),
+        named_event(org, "d", at(2)),
+    ];
+    persist(subject, &events, at(2)).await;
+    fail(2).await;
+    for event in &events {
+        let by = Actor::CLI;
+        let replay = store.replay_event(org, event.id, Some(endpoint.id), &by, at(29 * DAY));
+        replay.await.unwrap().unwrap();
+    }
+    fail(29 * DAY).await;
+    // The events and what was planned with them go; what was created later stays.
+    let days = |days: u64| Some(Duration::from_hours(24 * days));
+    let config = RetentionConfig {
+        retention: days(30),
+        dead_letter_retention: days(365),
+        ..RetentionConfig::default()
+    };
+    store.system().enforce_retention(&config, at(35 * DAY)).await.unwrap();
+    assert_eq!(store.event(org, events[0].id).await.unwrap(), None);
+    assert_eq!((count(subject, "deliveries").await, count(subject, "dead_letters").await), (3, 6));
+    let attempts = count(subject, "delivery_attempts").await;
+    for (event, left) in [(&events[0], 2), (&events[2], 1)] {
+        let id = event.id.uuid();
+        request(subject, org, ErasureSubject::Event(event.id), 36 * DAY).await;
+        let ended = run(subject).await.unwrap();
+        assert_eq!((ended.events, ended.deliveries, ended.dead_letters), (0, 1, 2), "{id}");
+        assert_eq!(count(subject, "deliveries").await, left);
+        assert_eq!(count(subject, "dead_letters").await, 2 * left);
+        assert_eq!(count(subject, "delivery_attempts").await, attempts * left / 3);
+    }
+    let filter = DeadLetterFilter { event_id: Some(events[1].id), ..ALL_LETTERS };
+    assert_eq!(store.dead_letters(org, &filter, FIRST_PAGE).await.unwrap().data.len(), 2);
 }
 
 async fn erased_events_do_not_come_back_out_of_a_journal(subject: &Subject) {
