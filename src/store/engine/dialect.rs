@@ -67,9 +67,10 @@ impl Dialect {
     /// microseconds.
     pub(crate) fn keys(self, ids: &str, times: &str) -> String {
         match self {
+            // A join would read the second list once for each id.
             Self::Sqlite => format!(
-                "SELECT unhex(i.value) AS id, t.value AS at
-                 FROM json_each({ids}) i JOIN json_each({times}) t ON t.key = i.key"
+                "SELECT unhex(i.value) AS id, json_extract({times}, '$[' || i.key || ']') AS at
+                 FROM json_each({ids}) i"
             ),
             Self::Postgres => format!(
                 "SELECT o.id, timestamptz 'epoch' + o.micros * interval '1 microsecond' AS at

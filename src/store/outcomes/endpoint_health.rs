@@ -22,9 +22,6 @@ const GONE: &str = "the receiver answered 410 Gone";
 /// not written for every outcome.
 pub(super) const TIME_RESOLUTION: Duration = Duration::from_mins(1);
 
-/// Endpoints that one statement changes. SQLite joins the lists of their ids and times row by row.
-const CHANGED_AT_ONCE: usize = 128;
-
 /// The health of the endpoints that a batch of outcomes is about.
 #[derive(Debug, Default)]
 pub(super) struct EndpointHealth {
@@ -247,16 +244,16 @@ async fn set_times(
     set: &'static str,
     changes: &[(EndpointId, Timestamp)],
 ) -> Result<()> {
-    for chunk in changes.chunks(CHANGED_AT_ONCE) {
-        let sql = format!(
-            "UPDATE endpoints SET {set} FROM ({}) o WHERE endpoints.id = o.id",
-            tx.dialect().keys("$1", "$2")
-        );
-        let (ids, times): (Vec<Uuid>, Vec<i64>) =
-            chunk.iter().map(|(endpoint, at)| (endpoint.uuid(), at.micros())).unzip();
-        tx.execute(sql, args![ids, times]).await?;
+    if changes.is_empty() {
+        return Ok(());
     }
-    Ok(())
+    let sql = format!(
+        "UPDATE endpoints SET {set} FROM ({}) o WHERE endpoints.id = o.id",
+        tx.dialect().keys("$1", "$2")
+    );
+    let (ids, times): (Vec<Uuid>, Vec<i64>) =
+        changes.iter().map(|(endpoint, at)| (endpoint.uuid(), at.micros())).unzip();
+    tx.execute(sql, args![ids, times]).await.map(drop)
 }
 
 /// Disables an endpoint. Its deliveries wait as they are.

@@ -4,6 +4,7 @@ use hookgate::domain::{
 
 use super::fixtures::{
     DISABLE_AFTER, EXHAUSTED, FIRST_PAGE, add_endpoint, at, claim, org_with_deliveries, outcome,
+    persist, some_event,
 };
 use super::{Subject, on_both};
 
@@ -13,6 +14,7 @@ on_both!(
     gone_disables_the_endpoint_with_the_outcome,
     disabling_counts_as_a_change_of_the_endpoint_and_an_outcome_does_not,
     times_of_success_and_failure_are_kept_to_the_minute,
+    each_endpoint_of_a_batch_gets_its_own_times,
     what_is_told_is_stored_once_and_only_for_those_who_asked,
     enabling_an_endpoint_or_moving_it_starts_afresh,
 );
@@ -113,6 +115,41 @@ async fn times_of_success_and_failure_are_kept_to_the_minute(subject: &Subject) 
     assert_eq!(times().await, (Some(at(61)), Some(at(62))));
     record(subject, &[outcome(&leased[5], retry(), at(122))]).await;
     assert_eq!(times().await, (Some(at(61)), Some(at(122))));
+}
+
+async fn each_endpoint_of_a_batch_gets_its_own_times(subject: &Subject) {
+    let (org, _) = org_with_deliveries(subject, 0).await;
+    for _ in 0..5 {
+        add_endpoint(subject, org, "a.b").await;
+    }
+    persist(subject, &[some_event(org, "a.b", at(0)), some_event(org, "a.b", at(0))], at(0)).await;
+    let leased = claim(subject, 12, at(0)).await;
+    let mut endpoints: Vec<EndpointId> = leased.iter().map(|one| one.endpoint.id).collect();
+    endpoints.sort_unstable();
+    endpoints.dedup();
+    assert_eq!((leased.len(), endpoints.len()), (12, 6));
+    let second =
+        |id: EndpointId| 100 + i64::try_from(endpoints.binary_search(&id).unwrap()).unwrap();
+    let (mut first, mut last) = (Vec::new(), Vec::new());
+    for one in &leased {
+        let id = one.endpoint.id;
+        let retry = Decision::RetryAt(at(500));
+        if first.iter().any(|known: &Outcome| known.endpoint_id == id) {
+            let decision = if second(id) % 2 == 0 { Decision::Delivered } else { retry };
+            last.push(outcome(one, decision, at(100 + second(id))));
+        } else {
+            first.push(outcome(one, retry, at(second(id))));
+        }
+    }
+    assert_eq!((record(subject, &first).await, record(subject, &last).await), (6, 6));
+    for id in endpoints.iter().copied() {
+        let known = subject.store.endpoint(org, id).await.unwrap().unwrap();
+        let (failed, later) = (Some(at(second(id))), Some(at(100 + second(id))));
+        let expected =
+            if second(id) % 2 == 0 { (None, later, failed) } else { (failed, None, later) };
+        let told = (known.failing_since, known.last_success_at, known.last_failure_at);
+        assert_eq!(told, expected, "{id}");
+    }
 }
 
 async fn what_is_told_is_stored_once_and_only_for_those_who_asked(subject: &Subject) {
