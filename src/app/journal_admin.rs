@@ -57,6 +57,17 @@ impl FromStr for ReplaySince {
     }
 }
 
+/// What a replay is asked for.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct ReplayOptions {
+    /// Where it begins; `None` for the first event that the store may lack.
+    pub since: Option<ReplaySince>,
+    /// Whether only to count.
+    pub dry_run: bool,
+    /// Whether events of organisations that the store does not have are given up.
+    pub skip_unknown_orgs: bool,
+}
+
 /// The result of a replay.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub struct ReplayReport {
@@ -74,7 +85,7 @@ pub struct ReplayReport {
     pub missing: u64,
     /// Deliveries that were planned for them.
     pub deliveries: u64,
-    /// Events of organisations that the store does not have.
+    /// Events of organisations that the store does not have, and whose deletion it does not record.
     pub of_unknown_orgs: u64,
     /// Events that the store refused; they are dead letters.
     pub refused: u64,
@@ -92,17 +103,17 @@ pub fn status(config: &StoreConfig) -> Result<JournalExtent, JournalCommandError
     Ok(storage::journal_extent(config)?)
 }
 
-/// Stores the events that the journal has and the store lacks, those that wait included. Without `since` it begins with
-/// the first that the store may lack. `progress` is told the position after each step.
+/// Stores the events that the journal has and the store lacks, those that wait included. `progress` is told the position
+/// after each step.
 ///
 /// # Errors
 /// When a server works in the data directory, or the store or the journal cannot be used.
 pub async fn replay(
     config: &StoreConfig,
-    since: Option<ReplaySince>,
-    dry_run: bool,
+    options: ReplayOptions,
     progress: impl FnMut(u64, u64),
 ) -> Result<ReplayReport, JournalCommandError> {
+    let ReplayOptions { since, dry_run, skip_unknown_orgs } = options;
     // Before anything is created or migrated.
     let extent = storage::journal_records(config, 0)?.extent();
     let subsystems =
@@ -124,6 +135,11 @@ pub async fn replay(
         let waiting_from = extent.stored_below;
         let replay = JournalReplay::new(store.clone(), clock, time, waiting_from, dry_run);
         let replayed = replay_records(replay, &mut records, from, progress).await?;
+        let Replayed { report, .. } = replayed;
+        if report.of_unknown_orgs > 0 && !skip_unknown_orgs {
+            // It may be another database: its mark and the checkpoint stay, so that the right one can have them.
+            return Ok(report);
+        }
         finish(&store, &mut records, mark, time.is_some(), replayed).await
     };
     let replayed = replayed.await;

@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::CliError;
 use super::store::Common;
-use crate::app::journal_admin::{self, ReplayReport, ReplaySince};
+use crate::app::journal_admin::{self, ReplayOptions, ReplayReport, ReplaySince};
 
 #[derive(Subcommand, Debug)]
 pub(super) enum JournalCommand {
@@ -22,6 +22,10 @@ pub(super) enum JournalCommand {
         /// Count, and store nothing
         #[arg(long)]
         dry_run: bool,
+        /// Give up events of organisations that the database does not have, as after an older backup; without this they
+        /// are kept in the journal
+        #[arg(long)]
+        skip_unknown_orgs: bool,
         #[command(flatten)]
         common: Common,
     },
@@ -51,10 +55,10 @@ pub(super) async fn run(command: JournalCommand) -> Result<(), CliError> {
             };
             common.output.write(&status, status_text)?;
         }
-        JournalCommand::Replay { since, dry_run, common } => {
-            let report =
-                journal_admin::replay(&common.store, since, dry_run, show_progress).await?;
-            common.output.write(&report, report_text)?;
+        JournalCommand::Replay { since, dry_run, skip_unknown_orgs, common } => {
+            let options = ReplayOptions { since, dry_run, skip_unknown_orgs };
+            let report = journal_admin::replay(&common.store, options, show_progress).await?;
+            common.output.write(&report, |report| report_text(report, skip_unknown_orgs))?;
         }
     }
     Ok(())
@@ -70,7 +74,7 @@ fn status_text(status: &Status) -> String {
     )
 }
 
-fn report_text(report: &ReplayReport) -> String {
+fn report_text(report: &ReplayReport, skips_unknown_orgs: bool) -> String {
     let ReplayReport {
         from,
         to,
@@ -86,6 +90,10 @@ fn report_text(report: &ReplayReport) -> String {
     let what = if *dry_run { "missing" } else { "stored" };
     let next = match (dry_run, complete) {
         (_, true) => "the database has every event of the journal, and none waits",
+        (_, false) if *of_unknown_orgs > 0 && !skips_unknown_orgs => {
+            "the database does not have the organisations of all events: it is another one, or an older backup. Keep \
+             DATA_DIR and correct DATABASE_URL; or repeat with --skip-unknown-orgs to give these events up"
+        }
         (true, false) => "nothing was stored",
         (false, false) if *lost > 0 => {
             "the database lacks what is lost: start with `hookgate serve --accept-older-store`, which sets aside \

@@ -40,7 +40,7 @@ pub struct ReplayCounts {
     pub missing: u64,
     /// Deliveries that were planned for them.
     pub deliveries: u64,
-    /// Events of organisations that the store does not have, passed over.
+    /// Events of organisations that the store does not have and never had, passed over.
     pub of_unknown_orgs: u64,
     /// Events that the store refused; they are dead letters.
     pub refused: u64,
@@ -123,7 +123,8 @@ impl JournalReplay {
         Ok(missing)
     }
 
-    /// An organisation may have been deleted since, and its events with it.
+    /// Leaves out events of organisations that the store does not have. Of a deleted one the store keeps a row, and
+    /// drops the events itself.
     async fn keep_known_orgs(
         &self,
         events: &mut Vec<Arc<Event>>,

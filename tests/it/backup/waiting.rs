@@ -119,6 +119,64 @@ async fn replay_stores_what_waits(database: Database) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn replay_into_another_database_leaves_what_waits_on_sqlite() {
+    replay_into_another_database(Database::Sqlite).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn replay_into_another_database_leaves_what_waits_on_postgresql() {
+    replay_into_another_database(Database::postgres().await).await;
+}
+
+/// As after a typo in `DATABASE_URL`, of which the refused start says that a replay may help.
+async fn replay_into_another_database(database: Database) {
+    let data = crate::support::temporary::directory();
+    let ids = stop_with_a_backlog(&database, data.path(), 7).await;
+    let other = Database::postgres().await;
+    let replay = ["journal", "replay"];
+    let replayed = run_json(data.path(), &other, &replay).await;
+    assert_eq!(counts(&replayed), (7, Some(0), Some(false)), "{replayed}");
+    assert_eq!(replayed["of_unknown_orgs"], ids.len(), "{replayed}");
+    for arguments in [&replay[..], &["journal", "replay", "--dry-run"]] {
+        let told = run(data.path(), &other, arguments).await;
+        let told = String::from_utf8_lossy(&told.stdout).into_owned();
+        assert!(told.contains("Keep DATA_DIR") && told.contains("--skip-unknown-orgs"), "{told}");
+    }
+    let (status, _) = Binary::fail_to_start(data.path(), &other.settings()).await;
+    assert!(!status.success(), "it is marked as complete");
+
+    let replayed = run_json(data.path(), &database, &replay).await;
+    assert_eq!(counts(&replayed), (7, Some(7), Some(true)), "{replayed}");
+    assert_eq!(database.events(data.path()).await, ids);
+    // Whoever says so gives them up.
+    let skipping = [&replay[..], &["--skip-unknown-orgs"]].concat();
+    let replayed = run_json(data.path(), &other, &skipping).await;
+    assert_eq!((&replayed["missing"], &replayed["complete"]), (&0.into(), &true.into()));
+    Binary::start(data.path(), &other.settings()).await.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn replay_of_events_of_a_deleted_organisation_is_complete_on_sqlite() {
+    replay_of_a_deleted_org(Database::Sqlite).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn replay_of_events_of_a_deleted_organisation_is_complete_on_postgresql() {
+    replay_of_a_deleted_org(Database::postgres().await).await;
+}
+
+async fn replay_of_a_deleted_org(database: Database) {
+    let data = crate::support::temporary::directory();
+    stop_with_a_backlog(&database, data.path(), 7).await;
+    // The row that is left of one that another server has deleted.
+    let delete = "UPDATE orgs SET deleting_since = created_at, deleted_at = created_at";
+    database.change(data.path(), delete).await;
+    let replayed = run_json(data.path(), &database, &["journal", "replay"]).await;
+    assert_eq!(counts(&replayed), (7, Some(0), Some(true)), "{replayed}");
+    assert_eq!(replayed["of_unknown_orgs"], 0, "{replayed}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn replay_with_damage_among_what_waits_is_not_complete() {
     let data = crate::support::temporary::directory();
     let ids = stop_with_a_backlog(&Database::Sqlite, data.path(), 3).await;
