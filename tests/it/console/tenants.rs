@@ -245,6 +245,13 @@ async fn failures_are_explained_retried_and_cleared() {
         page.shows("refused the webhook as not authorised")
             .shows("current secret")
             .shows("who are &lt;you&gt;?");
+        // Each is a region of the page, which needs a name of its own.
+        for attempt in [1, 2] {
+            for name in ["Answer to attempt N, its start", "Request of attempt N as it was sent"] {
+                let label = format!("aria-label=\"{}\"", name.replace('N', &attempt.to_string()));
+                assert_eq!(page.text.matches(&label).count(), 1, "{label}: {}", page.text);
+            }
+        }
         let letter =
             first_link(&mut browser, "/console/dead-letters", "/console/dead-letters").await;
         let page = browser.get(&format!("/console/dead-letters/{letter}")).await;

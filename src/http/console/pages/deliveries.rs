@@ -174,10 +174,12 @@ fn attempt(AttemptView { attempt, request }: &AttemptView) -> Html {
     facts = facts.with_some("Error", Cell::maybe(attempt.error.as_deref()));
     let mut parts = vec![facts_only(&facts)];
     if let Some(excerpt) = attempt.response_excerpt.as_deref().filter(|text| !text.is_empty()) {
-        parts.push(CodeBlock::text("Answer, its start", excerpt));
+        // The number, since each block is a region with a name of its own.
+        let label = format!("Answer to attempt {}, its start", attempt.number);
+        parts.push(CodeBlock::text(&label, excerpt));
     }
     if let Some(request) = request {
-        parts.push(sent(request));
+        parts.push(sent(attempt.number, request));
     }
     let heading = Cell::badge(tone, outcome);
     let parts = Html::from(parts);
@@ -202,8 +204,8 @@ pub(super) fn shell_quoted(text: &str) -> String {
     format!("'{}'", text.replace('\'', "'\\''"))
 }
 
-/// The request as it was sent, and as a call.
-fn sent(request: &SentRequest) -> Html {
+/// The request of an attempt as it was sent, and as a call.
+fn sent(number: u32, request: &SentRequest) -> Html {
     let SentRequest { method, url, headers, body_bytes } = request;
     let lines = headers.iter().map(|(name, value)| format!("{name}: {value}\n"));
     let head = format!("{method} {url}\n{}", lines.collect::<String>());
@@ -219,9 +221,9 @@ fn sent(request: &SentRequest) -> Html {
         shell_quoted(url),
         flags.collect::<String>()
     );
-    let request = CodeBlock::text("Request as it was sent", &head);
+    let request = CodeBlock::text(&format!("Request of attempt {number} as it was sent"), &head);
     let note = paragraph(&note);
-    let curl = CodeBlock::text("The same with curl", &curl);
+    let curl = CodeBlock::text(&format!("Request of attempt {number} with curl"), &curl);
     Html(format!(
         "<details class=\"more\"><summary>Request</summary>{request}{note}{curl}</details>"
     ))
