@@ -96,7 +96,8 @@ async fn no_fault_loses_an_event() {
 async fn strikes(fault: &'static str, act: fn(usize) -> Act) -> Row {
     let receiver =
         Faulty::start(move |number| if number < EVENTS { act(number) } else { Act::Answer }).await;
-    let world = World::with(&["--delivery-timeout=300ms"]).await;
+    // Those that hang or drip are given up then; it is long for an answer.
+    let world = World::with(&["--delivery-timeout=3s"]).await;
     world.endpoint_at(&receiver.url(), "", SigningSecret::generate().unwrap()).await;
     world.publish("user.login", EVENTS).await;
     let mut service = world.delivery();
@@ -191,7 +192,8 @@ async fn killed() -> Row {
 /// Two servers on one database; with a short lease, so that the test does not wait for minutes.
 async fn lease() -> [(&'static str, String); 3] {
     let url = postgres::fresh_database().await;
-    let (timeout, lease) = ("1s".to_owned(), "4s".to_owned());
+    // Until the timeout the first server is not frozen yet.
+    let (timeout, lease) = ("8s".to_owned(), "11s".to_owned());
     [("DATABASE_URL", url), ("DELIVERY_TIMEOUT", timeout), ("DELIVERY_LEASE", lease)]
 }
 
@@ -222,6 +224,8 @@ async fn taken_over() -> Row {
     one.endpoint(&receiver.url()).await;
     one.publish(1).await;
     receiver.requested(1).await;
+    // It gives the attempt up in no case, however long the other one takes to start.
+    one.binary.freeze();
     let other = one.beside(&settings).await;
     let _left = one.kill().await;
     other.delivered(1).await;
