@@ -120,7 +120,12 @@ async fn expect_one_trace(settings: &[(&str, &str)]) {
     // The API tells the requests as they were sent.
     let list = get(&server, &key, "/api/deliveries").await;
     let path = format!("/api/deliveries/{}", list["data"][0]["id"].as_str().unwrap());
-    let delivery = get(&server, &key, &path).await;
+    let mut delivery = Value::Null;
+    until("both attempts are recorded", async || {
+        delivery = get(&server, &key, &path).await;
+        delivery["attempts"].as_array().unwrap().len() == 2
+    })
+    .await;
     let told =
         |index: usize| delivery["attempts"][index]["request"]["headers"]["traceparent"].clone();
     assert_eq!([told(0), told(1)], [0, 1].map(|index| webhooks[index].header("traceparent")));
