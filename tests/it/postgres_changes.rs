@@ -37,7 +37,7 @@ async fn stored(url: &str, events: i64) {
 async fn failover_to_a_standby_loses_and_repeats_nothing_although_the_old_primary_still_answers() {
     let primary = block_in_place(PrivatePostgres::start);
     let database = primary.fresh_database().await.rsplit('/').next().unwrap().to_owned();
-    let standby = block_in_place(|| primary.standby());
+    let standby = primary.synchronous_standby().await;
     let url = format!("postgres://postgres@{},{}/{database}", standby.host(), primary.host());
     let dir = crate::support::temporary::directory();
     let mut server = Binary::start(dir.path(), &[("DATABASE_URL", &url)]).await;
@@ -70,7 +70,7 @@ async fn failover_to_a_standby_loses_and_repeats_nothing_although_the_old_primar
 async fn connection_past_a_pooler_follows_a_failover() {
     let primary = block_in_place(PrivatePostgres::start);
     let database = primary.fresh_database().await.rsplit('/').next().unwrap().to_owned();
-    let standby = block_in_place(|| primary.standby());
+    let standby = primary.synchronous_standby().await;
     let url = format!("postgres://postgres@{},{}/{database}", standby.host(), primary.host());
     let settings = [
         ("DATABASE_URL", url.as_str()),

@@ -11,8 +11,13 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection};
+use tokio::task::block_in_place;
+
+use super::wait::{PATIENCE, until};
 
 const INSTALL: &str = "the tests need PostgreSQL 15 or later: scripts/test installs or fetches it";
 
@@ -24,6 +29,8 @@ const SETTINGS: &str = "-c shared_buffers=32MB -c max_connections=400 -c fsync=o
 
 /// Ports on which a new server is tried to start.
 const PORTS_TRIED: u32 = 5;
+/// Between two starts on a port that another process has.
+const PORT_PAUSE: Duration = Duration::from_millis(200);
 
 /// A new empty database in the server that all tests share; its URL.
 pub(crate) async fn fresh_database() -> String {
@@ -42,6 +49,14 @@ pub(crate) struct PrivatePostgres {
     small_disk: Option<SmallDisk>,
     /// Its standard input is the pipe that keeps the server alive.
     _watchdog: Child,
+}
+
+/// A start that failed.
+struct FailedStart {
+    /// What was said of it.
+    said: String,
+    /// Whether another process has the port.
+    port_is_taken: bool,
 }
 
 /// A `tmpfs` in a mount namespace of its own.
@@ -98,6 +113,23 @@ impl PrivatePostgres {
     pub(crate) fn standby(&self) -> Self {
         let mut standby = self.base_backup(&["--write-recovery-conf"]);
         standby.start_first();
+        standby
+    }
+
+    /// A standby that has every transaction of this server before its client is told that it is committed.
+    pub(crate) async fn synchronous_standby(&self) -> Self {
+        let standby = block_in_place(|| self.standby());
+        let settings =
+            ["ALTER SYSTEM SET synchronous_standby_names = '*'", "SELECT pg_reload_conf()"];
+        self.execute("postgres", &settings).await;
+        let mut connection = PgConnection::connect(&self.url("postgres")).await.unwrap();
+        until("the standby is synchronous", async || {
+            let state = sqlx::query_scalar("SELECT sync_state FROM pg_stat_replication");
+            let state: Option<String> = state.fetch_optional(&mut connection).await.unwrap();
+            state.as_deref() == Some("sync")
+        })
+        .await;
+        connection.close().await.unwrap();
         standby
     }
 
@@ -192,25 +224,36 @@ impl PrivatePostgres {
     /// Starts the server for the first time. Another process may have taken its port since it was free; then on another.
     fn start_first(&mut self) {
         for _ in 0..PORTS_TRIED {
-            let Err(said) = self.try_start() else { return };
-            let log = fs::read_to_string(self.directory.join("log")).unwrap_or_default();
-            assert!(log.contains("could not bind"), "{said}\n{log}");
+            let Err(failed) = self.try_start() else { return };
+            assert!(failed.port_is_taken, "{}", failed.said);
             self.port = free_port();
         }
         panic!("no port stays free");
     }
 
-    /// Starts the server again after [`Self::stop`], on the same port, and waits until it answers.
+    /// Starts the server again after [`Self::stop`], on the same port, and waits until it answers. Somebody's outgoing
+    /// connection may have the port for a while.
     pub(crate) fn start_again(&self) {
-        self.try_start().unwrap_or_else(|said| panic!("{said}"));
+        let deadline = Instant::now() + PATIENCE;
+        while let Err(failed) = self.try_start() {
+            assert!(failed.port_is_taken && Instant::now() < deadline, "{}", failed.said);
+            thread::sleep(PORT_PAUSE);
+        }
     }
 
-    fn try_start(&self) -> Result<(), String> {
+    fn try_start(&self) -> Result<(), FailedStart> {
         let (data, log) = (self.data(), self.directory.join("log"));
+        let before = fs::read(&log).map_or(0, |log| log.len());
         let options = format!("-p {} -k {} {SETTINGS}", self.port, self.directory.display());
         self.try_run("pg_ctl", |start| {
             start.args(["start", "-w", "-t", "60", "-D"]).arg(&data);
             start.arg("-l").arg(&log).arg("-o").arg(&options)
+        })
+        .map_err(|said| {
+            let log = fs::read(&log).unwrap_or_default();
+            let log = String::from_utf8_lossy(log.get(before..).unwrap_or_default()).into_owned();
+            let port_is_taken = log.contains("could not bind");
+            FailedStart { said: format!("{said}\n{log}"), port_is_taken }
         })
     }
 
