@@ -2,9 +2,12 @@
 
 #![expect(clippy::print_stdout, reason = "this test reports figures")]
 
+use std::path::Path;
+
 use hookgate::domain::{DeliveryStatus, SigningSecret};
 use hookgate::runtime::Stopwatch;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
+use tokio::process::Child;
 
 use super::spawn;
 use crate::delivery::world::World;
@@ -13,6 +16,8 @@ use crate::support::tls::Authority;
 use crate::support::wait::until;
 
 const WEBHOOKS: usize = 900;
+/// Ports on which nginx is tried to start.
+const PORTS_TRIED: u32 = 5;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nginx_that_leaves_connections_costs_no_attempt() {
@@ -28,35 +33,7 @@ async fn deliver_through_nginx(requests_max: u32) {
     let directory = crate::support::temporary::directory();
     let files = directory.path();
     authority.identity("localhost").write(&files.join("cert.pem"), &files.join("key.pem"));
-    let free = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let port = free.local_addr().unwrap().port();
-    drop(free);
-    let (path, upstream) = (files.display(), receiver.url("/"));
-    let config = format!(
-        "daemon off; master_process off; pid {path}/pid; error_log {path}/error.log;
-         events {{ worker_connections 512; }}
-         http {{
-             access_log off;
-             client_body_temp_path {path}/body; proxy_temp_path {path}/proxy;
-             fastcgi_temp_path {path}/fastcgi; uwsgi_temp_path {path}/uwsgi; scgi_temp_path {path}/scgi;
-             server {{
-                 listen 127.0.0.1:{port} ssl http2;
-                 keepalive_requests {requests_max};
-                 ssl_certificate {path}/cert.pem; ssl_certificate_key {path}/key.pem;
-                 location / {{ proxy_pass {upstream}; }}
-             }}
-         }}"
-    );
-    std::fs::write(files.join("nginx.conf"), config).unwrap();
-    let conf = files.join("nginx.conf");
-    let log = files.join("error.log");
-    let arguments = ["-c", conf.to_str().unwrap(), "-e", log.to_str().unwrap()];
-    let mut nginx = spawn("nginx", &arguments);
-    until("nginx listens", async || {
-        assert_eq!(nginx.try_wait().unwrap(), None, "{:?}", std::fs::read_to_string(&log));
-        TcpStream::connect(("127.0.0.1", port)).await.is_ok()
-    })
-    .await;
+    let (mut nginx, port) = start(files, &receiver.url("/"), requests_max).await;
 
     let ca = format!("--webhook-ca-file={}", authority.file().display());
     let world = World::with(&[&ca, "--endpoint-concurrency=16"]).await;
@@ -80,4 +57,53 @@ async fn deliver_through_nginx(requests_max: u32) {
     );
     assert_eq!((delivered, attempts as usize, arrived), (WEBHOOKS, WEBHOOKS, WEBHOOKS));
     nginx.kill().await.unwrap();
+}
+
+/// Starts an nginx in front of `upstream`; it and its port. Another process may take a port since it was free; then on
+/// another one.
+async fn start(files: &Path, upstream: &str, requests_max: u32) -> (Child, u16) {
+    for _ in 0..PORTS_TRIED {
+        let free = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = free.local_addr().unwrap().port();
+        drop(free);
+        if let Some(nginx) = try_start(files, upstream, requests_max, port).await {
+            return (nginx, port);
+        }
+    }
+    panic!("no port stays free");
+}
+
+/// `None` if another process has the port.
+async fn try_start(files: &Path, upstream: &str, requests_max: u32, port: u16) -> Option<Child> {
+    let path = files.display();
+    let config = format!(
+        "daemon off; master_process off; pid {path}/pid; error_log {path}/error.log;
+         events {{ worker_connections 512; }}
+         http {{
+             access_log off;
+             client_body_temp_path {path}/body; proxy_temp_path {path}/proxy;
+             fastcgi_temp_path {path}/fastcgi; uwsgi_temp_path {path}/uwsgi; scgi_temp_path {path}/scgi;
+             server {{
+                 listen 127.0.0.1:{port} ssl http2;
+                 keepalive_requests {requests_max};
+                 ssl_certificate {path}/cert.pem; ssl_certificate_key {path}/key.pem;
+                 location / {{ proxy_pass {upstream}; }}
+             }}
+         }}"
+    );
+    std::fs::write(files.join("nginx.conf"), config).unwrap();
+    let conf = files.join("nginx.conf");
+    let (log, pid) = (files.join("error.log"), files.join("pid"));
+    let arguments = ["-c", conf.to_str().unwrap(), "-e", log.to_str().unwrap()];
+    let mut nginx = spawn("nginx", &arguments);
+    let mut ended = false;
+    until("nginx listens", async || {
+        ended = nginx.try_wait().unwrap().is_some();
+        // Its process id is written down once it listens.
+        ended || std::fs::read(&pid).is_ok_and(|pid| !pid.is_empty())
+    })
+    .await;
+    let said = std::fs::read_to_string(&log).unwrap_or_default();
+    assert!(!ended || said.contains("Address already in use"), "{said}");
+    (!ended).then_some(nginx)
 }
