@@ -91,9 +91,12 @@ async fn silent_name_server_is_a_failed_attempt_with_an_error_of_its_own() {
 
 #[tokio::test]
 async fn slow_name_server_uses_up_none_of_the_time_for_connection_and_answer() {
-    let server = NameServer::start(|_| late("127.0.0.1")).await;
+    const LOOKUP: Duration = Duration::from_millis(2_500);
+    let answer = || Box::new(Reply::addresses(&["127.0.0.1"], 60));
+    let server = NameServer::start(move |_| Reply::Late(LOOKUP, answer())).await;
     let receiver = Receiver::start().await;
-    let flags = ["--delivery-connect-timeout=90ms", "--delivery-timeout=90ms"];
+    // Less than the look-up takes, and much for an answer.
+    let flags = ["--delivery-connect-timeout=2s", "--delivery-timeout=2s", FOR_EVER];
     let world = world(&server, &flags).await;
     endpoint(&world, &receiver, "hooks.example").await;
     world.publish("user.login", 1).await;
@@ -101,7 +104,7 @@ async fn slow_name_server_uses_up_none_of_the_time_for_connection_and_answer() {
     let row = world.row().await;
     assert_eq!((row.status, row.attempts), (DeliveryStatus::Delivered, 1));
     let attempt = &world.store.attempts(world.org, row.id).await.unwrap()[0];
-    assert!(attempt.duration_ms >= 100, "the look-up is part of the attempt: {attempt:?}");
+    assert!(attempt.duration_ms >= 2_400, "the look-up is part of the attempt: {attempt:?}");
 }
 
 #[tokio::test]

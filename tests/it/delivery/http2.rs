@@ -145,14 +145,14 @@ async fn clock_that_is_set_leaves_webhooks_their_wait_for_a_stream() {
 async fn wait_for_a_stream_of_a_new_host_is_not_the_receivers_time() {
     let authority = Authority::new();
     let act = |number| match number {
-        0..=2 => Act::ResetAfter(Duration::from_millis(700)),
-        _ => Act::AnswerAfter(Duration::from_millis(600)),
+        0..=2 => Act::ResetAfter(Duration::from_millis(3_500)),
+        _ => Act::AnswerAfter(Duration::from_millis(3_000)),
     };
     let peer = H2Peer::start(authority.identity("localhost"), 1, act).await;
     let dir = crate::support::temporary::directory();
     let file = authority.file().display().to_string();
     let settings =
-        [("WEBHOOK_CA_FILE", &*file), ("DELIVERY_TIMEOUT", "1s"), ("RETRY_SCHEDULE", "none")];
+        [("WEBHOOK_CA_FILE", &*file), ("DELIVERY_TIMEOUT", "6s"), ("RETRY_SCHEDULE", "none")];
     let mut server = Binary::start(dir.path(), &settings).await;
     let (key, _) = server.first_keys().await;
     let post = async |path: &str, body: serde_json::Value| {
@@ -184,7 +184,7 @@ async fn wait_for_a_stream_of_a_new_host_is_not_the_receivers_time() {
 #[tokio::test]
 async fn receiver_that_allows_no_stream_fails_the_attempt() {
     let act = |_| Act::AnswerAndAllowNoMore;
-    let (world, peer, mut service) = world(&["--delivery-timeout=300ms"], 100, act).await;
+    let (world, peer, mut service) = world(&["--delivery-timeout=2s"], 100, act).await;
     world.publish("user.login", 2).await;
     assert_eq!(service.run_once().await.unwrap(), 2);
     let failed = failures(&world).await;

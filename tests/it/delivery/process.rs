@@ -74,8 +74,7 @@ async fn dripping_receiver_delays_shutdown_by_at_most_its_timeout() {
 #[tokio::test(flavor = "multi_thread")]
 async fn dripping_attempt_ends_at_its_timeout_and_shutdown_waits_for_it() {
     let receiver = Faulty::start(|_| Act::DripBody).await;
-    let server =
-        Delivering::start(&[("SHUTDOWN_TIMEOUT", "1h"), ("DELIVERY_TIMEOUT", "500ms")]).await;
+    let server = Delivering::start(&[("SHUTDOWN_TIMEOUT", "1h"), ("DELIVERY_TIMEOUT", "3s")]).await;
     server.endpoint(&receiver.url()).await;
     server.publish(1).await;
     receiver.requested(1).await;

@@ -12,9 +12,9 @@ use super::station::Station;
 use crate::support::postgres;
 use crate::support::receiver::{Answer, Receiver};
 
-/// Waits that leave time to kill a server between any two attempts.
-const WAITS: [Duration; 2] = [Duration::from_secs(3), Duration::from_secs(5)];
-const SCHEDULE: (&str, &str) = ("RETRY_SCHEDULE", "3s,5s");
+/// Waits that leave time to kill a server between any two attempts, also on a busy machine.
+const WAITS: [Duration; 2] = [Duration::from_secs(10), Duration::from_secs(15)];
+const SCHEDULE: (&str, &str) = ("RETRY_SCHEDULE", "10s,15s");
 
 /// Earlier attempts have rows of their own; the last one is in the row of the finished delivery.
 const ATTEMPTS: &str = "SELECT (SELECT count(*) FROM delivery_attempts)
