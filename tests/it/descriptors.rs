@@ -202,11 +202,16 @@ async fn webhooks_to_many_hosts_leave_few_idle_connections() {
         got += 1;
         most = most.max(open_descriptors(server.pid()));
     }
-    let after = open_descriptors(server.pid());
-    println!("{hosts} hosts: {before} descriptors before, at most {most}, {after} after");
     assert!(most < 400, "{most} descriptors, {before} before");
-    // Half of what the reserve leaves is for receivers, and less than half of that for idle connections.
-    assert!(after <= before + 100, "{after} descriptors, {before} before");
+    // Half of what the reserve leaves is for receivers, and less than half of that for idle connections. The last
+    // responses are read a little after the receiver has the webhooks.
+    let mut after = 0;
+    until("few connections are left open", async || {
+        after = open_descriptors(server.pid());
+        after <= before + 100
+    })
+    .await;
+    println!("{hosts} hosts: {before} descriptors before, at most {most}, {after} after");
     server.stop().await;
 }
 
