@@ -97,8 +97,24 @@ impl World {
         .await;
     }
 
-    async fn replay(&self, what: &str) {
-        self.standby.execute(&self.database, &[&format!("SELECT pg_wal_replay_{what}()")]).await;
+    /// Has the standby stay as it is.
+    async fn pause_replay(&self) {
+        self.standby.execute(&self.database, &["SELECT pg_wal_replay_pause()"]).await;
+        let mut connection =
+            PgConnection::connect(&self.standby.url(&self.database)).await.unwrap();
+        // Only asked for until then.
+        until("the replay is paused", async || {
+            let state: String = sqlx::query_scalar("SELECT pg_get_wal_replay_pause_state()")
+                .fetch_one(&mut connection)
+                .await
+                .unwrap();
+            state == "paused"
+        })
+        .await;
+    }
+
+    async fn resume_replay(&self) {
+        self.standby.execute(&self.database, &["SELECT pg_wal_replay_resume()"]).await;
     }
 }
 
@@ -109,7 +125,7 @@ async fn lists_are_read_from_the_replica_and_what_it_lacks_is_looked_up_on_the_p
     until("the standby has the first event", async || world.listed().await == [first.as_str()])
         .await;
 
-    world.replay("pause").await;
+    world.pause_replay().await;
     let second = world.post_of("late").await;
     assert_eq!(world.listed().await, [first.as_str()], "it was not read from the standby");
     assert_eq!(world.get(&format!("/api/events/{second}")).await["id"], second.as_str());
@@ -127,7 +143,7 @@ async fn lists_are_read_from_the_replica_and_what_it_lacks_is_looked_up_on_the_p
     let attempts = world.get(&format!("/api/endpoints/{endpoint}/attempts")).await;
     assert_eq!(attempts["data"].as_array().unwrap().len(), 0);
 
-    world.replay("resume").await;
+    world.resume_replay().await;
     until("the standby has both", async || world.listed().await.len() == 2).await;
     world.server.stop().await;
 }
@@ -135,10 +151,10 @@ async fn lists_are_read_from_the_replica_and_what_it_lacks_is_looked_up_on_the_p
 #[tokio::test(flavor = "multi_thread")]
 async fn primary_stands_in_for_a_replica_that_lags_or_is_away() {
     let world = World::start("1s").await;
-    world.replay("pause").await;
+    world.pause_replay().await;
     world.post().await;
     until("the primary stands in", async || world.listed().await.len() == 1).await;
-    world.replay("resume").await;
+    world.resume_replay().await;
     world.until_the_replica_reads().await;
 
     block_in_place(|| world.standby.stop());
