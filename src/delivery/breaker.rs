@@ -6,7 +6,7 @@
 //! ```text
 //! closed ── FAILURES_MAX failures in a row, or a hold ──▶ open ── the pause is over ──▶ half-open: one probe
 //!    ▲                                                     ▲                                 │
-//!    └────────────── a success ────────────────────────────┼───────── the probe succeeds ────┤
+//!    └─────────────────────────────────────────────────────┼───────── the probe succeeds ────┤
 //!                                           a longer pause └──────────── the probe fails ────┘
 //! ```
 //! No response, 429 and 5xx are failures: the endpoint is down or overloaded. Any other response, also a
@@ -14,7 +14,8 @@
 //!
 //! # Holds
 //! A 429 or 503 with `Retry-After` holds the endpoint for that long, at the first such response: every further
-//! attempt would use up an attempt of another delivery. A hold only ever prolongs a pause.
+//! attempt would use up an attempt of another delivery. A hold only ever prolongs a pause, and no success of an attempt
+//! that began before it ends it: the receiver has asked for the pause since.
 //!
 //! # Manual attempts
 //! A person who retries a delivery or sends a test event wants to know now, so a manual attempt is a probe
@@ -124,11 +125,12 @@ impl Breaker {
         }
     }
 
-    /// An attempt has ended. Failures of attempts that were in flight when the breaker opened only prolong a
-    /// hold; a success always counts.
+    /// An attempt has ended. Of those that were in flight when the breaker opened, failures only prolong a hold, and
+    /// successes change nothing: they began before it.
     pub(super) fn end(&mut self, probe: bool, signal: AttemptSignal, now: Monotonic) {
         let hold = match signal {
-            AttemptSignal::Success => return self.reset(),
+            AttemptSignal::Success if probe || !self.is_open() => return self.reset(),
+            AttemptSignal::Success => return,
             AttemptSignal::Failure { hold } => hold,
             AttemptSignal::NotMade => None,
         };
@@ -278,7 +280,25 @@ mod tests {
         breaker.end(false, FAILURE, later(6));
         assert_eq!(breaker.permit(Scheduled, later(6)), Permit::DenyWhileProbing);
         breaker.end(false, AttemptSignal::Success, later(6));
-        assert_eq!(breaker.permit(Scheduled, later(6)), Permit::Allow, "any success closes it");
+        assert_eq!(breaker.permit(Scheduled, later(6)), Permit::DenyWhileProbing);
+    }
+
+    #[test]
+    fn success_of_an_attempt_that_began_before_a_hold_does_not_end_it() {
+        let mut breaker = Breaker::default();
+        for _ in 0..4 {
+            assert!(!breaker.start(Scheduled, NOW));
+        }
+        breaker.end(false, held(3600), later(1));
+        for _ in 0..2 {
+            breaker.end(false, AttemptSignal::Success, later(2));
+            assert_eq!(breaker.permit(Scheduled, later(2)), Permit::DenyUntil(later(3601)));
+        }
+        assert!(breaker.start(Manual, later(3)));
+        breaker.end(false, AttemptSignal::Success, later(4));
+        assert_eq!(breaker.permit(Manual, later(4)), Permit::DenyWhileProbing);
+        breaker.end(true, AttemptSignal::Success, later(5));
+        assert_eq!(breaker, Breaker::default(), "the attempt by hand is a probe");
     }
 
     #[test]
@@ -384,9 +404,15 @@ mod tests {
                         prop_assert!(probing);
                         // The probe, or an attempt that was in flight when the breaker opened.
                         breaker.end(starts, signal, now);
-                        probing = !starts && !works;
+                        probing = !starts;
+                        if starts && works {
+                            held_until = NOW;
+                        }
                     }
-                    Permit::Allow | Permit::Probe => breaker.end(false, signal, now),
+                    Permit::Allow | Permit::Probe => {
+                        prop_assert!(kind == Manual || held_until <= now, "a hold holds");
+                        breaker.end(false, signal, now);
+                    }
                 }
                 if !works {
                     held_until = held_until.max(now.plus(hold.unwrap_or_default()));

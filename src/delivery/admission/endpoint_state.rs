@@ -114,7 +114,7 @@ impl<T> EndpointState<T> {
     }
 
     /// Whether it was disabled and enabled between two looks. An open breaker or a 410 has failures behind it, which the
-    /// store knows of until the endpoint is enabled, or an attempt by another server succeeds.
+    /// store knows of until the endpoint is enabled, or an attempt by another server succeeds, or one that began before.
     fn is_enabled_again(&self, new: &Endpoint) -> bool {
         let is_newer = new.version > self.endpoint.version;
         let is_held = self.breaker.is_open() || self.gone_until.is_some();

@@ -123,7 +123,9 @@ impl Oracle {
         let flight = self.flights.swap_remove(index.expect("it began"));
         self.tried.insert(flight.endpoint);
         let record = self.records.entry(flight.endpoint).or_default();
-        if signal == AttemptSignal::Success {
+        // A success that began before the pause says nothing about it.
+        let ends_pause = flight.is_probe || record.paused_until.is_none();
+        if signal == AttemptSignal::Success && ends_pause {
             (record.failures, record.paused_until) = (0, None);
             record.is_unclear = flight.version != version;
         }
