@@ -4,7 +4,9 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use hookgate::domain::DeadReason;
 use hookgate::http::{Access, route_table};
+use strum::VariantNames;
 
 use super::{files_below, root};
 
@@ -28,6 +30,15 @@ fn every_route_is_in_docs_api_with_the_key_it_takes_and_no_other() {
         })
         .collect();
     assert_eq!(routes, documented);
+}
+
+#[test]
+fn filters_of_dead_letters_name_every_reason() {
+    let api = fs::read_to_string(root().join("docs/api.md")).unwrap();
+    let row = api.lines().find(|line| line.starts_with("| `/api/dead-letters` |")).unwrap();
+    let reasons = DeadReason::VARIANTS.iter().map(|reason| format!("`{reason}`"));
+    let named = format!("`reason` ({})", reasons.collect::<Vec<_>>().join(", "));
+    assert!(row.contains(&named), "{row} is without {named}");
 }
 
 #[test]
