@@ -34,6 +34,13 @@ impl EventTypeFilter {
         }
     }
 
+    const fn exact(&self) -> Option<&EventType> {
+        match self {
+            Self::Exact(exact) => Some(exact),
+            Self::All | Self::Prefix(_) => None,
+        }
+    }
+
     fn text_len(&self) -> usize {
         match self {
             Self::All => 1,
@@ -105,11 +112,8 @@ impl EventTypeFilters {
 
     /// The types that match, when every filter names one.
     pub fn exact_types(&self) -> Option<Vec<&EventType>> {
-        let exact = |filter| match filter {
-            &EventTypeFilter::Exact(ref exact) => Some(exact),
-            EventTypeFilter::All | EventTypeFilter::Prefix(_) => None,
-        };
-        self.0.iter().map(exact).collect::<Option<Vec<_>>>().filter(|types| !types.is_empty())
+        let types = self.0.iter().map(EventTypeFilter::exact).collect::<Option<Vec<_>>>();
+        types.filter(|types| !types.is_empty())
     }
 
     /// Whether events of this type match.
