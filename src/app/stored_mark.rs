@@ -41,8 +41,8 @@ pub enum MarkError {
     /// The store's schema could not be read.
     #[error(transparent)]
     Migrate(#[from] MigrateError),
-    /// The file that tells that the store has a mark could not be written.
-    #[error("cannot write {}: {error}", .path.display())]
+    /// The file that tells that the store has a mark could not be read or written.
+    #[error("cannot read or write {}: {error}", .path.display())]
     File {
         /// The file.
         path: PathBuf,
@@ -139,7 +139,7 @@ impl StoredMark {
         let older = match has {
             Some(has) if has >= stored => return Ok(()),
             Some(has) => MarkError::Behind { journal, has, stored },
-            None if !self.is_marked() => return Ok(()),
+            None if !self.is_marked()? => return Ok(()),
             None => MarkError::Unknown { journal, stored },
         };
         if self.accept_older {
@@ -153,7 +153,7 @@ impl StoredMark {
     pub(super) async fn begin(&self, store: &Store) -> Result<(), MarkError> {
         let stored = self.stored_below.get();
         store.system().raise_journal_mark(self.journal_id, stored).await?;
-        if !self.is_marked() {
+        if !self.is_marked()? {
             let path = self.data_dir.join(FILE_NAME);
             self.write_file(&path).map_err(|error| MarkError::File { path, error })?;
         }
@@ -205,10 +205,14 @@ impl StoredMark {
         Ok(true)
     }
 
-    /// Whether a store has had a mark of this journal.
-    fn is_marked(&self) -> bool {
-        let text = fs::read_to_string(self.data_dir.join(FILE_NAME)).unwrap_or_default();
-        text.trim() == self.file_text()
+    /// Whether a store has had a mark of this journal. A file that cannot be read may say so.
+    fn is_marked(&self) -> Result<bool, MarkError> {
+        let path = self.data_dir.join(FILE_NAME);
+        match fs::read_to_string(&path) {
+            Ok(text) => Ok(text.trim() == self.file_text()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(MarkError::File { path, error }),
+        }
     }
 
     fn file_text(&self) -> String {

@@ -349,6 +349,19 @@ async fn database_of_the_version_before_marks_is_accepted() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn mark_file_that_cannot_be_read_does_not_switch_the_check_off() {
+    let (data, database) = used_data_dir().await;
+    database.change(data.path(), "DELETE FROM journals").await;
+    // No text: like any other failure to read it.
+    std::fs::write(data.path().join("marked"), [0xff; 17]).unwrap();
+    let (status, log) = Binary::fail_to_start(data.path(), &database.settings()).await;
+    let log = log.concat();
+    assert!(!status.success() && log.contains("cannot read or write"), "{log}");
+    let marks = database.texts(data.path(), "SELECT 'mark' FROM journals").await;
+    assert!(marks.is_empty(), "nothing was written");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn server_whose_database_loses_its_mark_stops() {
     let data = crate::support::temporary::directory();
     let database = Database::Sqlite;
