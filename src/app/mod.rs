@@ -141,6 +141,8 @@ impl App {
         let shutdown = self.lifecycle.shutdown();
         let AppParts { store, journal, authenticator, .. } = self.parts;
         let accepting = journal.clone();
+        // The last handle that is dropped would join the journal's threads, here, however long the disk hangs.
+        let held = journal.clone();
         let serving = http::serve(self.listener, self.tls, self.api, shutdown.clone());
         self.lifecycle.spawn("http", async move {
             if let Err(error) = serving.await {
@@ -169,7 +171,8 @@ impl App {
             if let Some(error) = failed {
                 tracing::warn!(%error, "cannot flush usage counters; the last minute is lost");
             }
-            if let Err(error) = self.mark.mark(&journal, &store).await {
+            let marking = timeout(left() / 2, self.mark.mark(&journal, &store)).await;
+            if let Err(error) = marking.unwrap_or_else(|_| Err(StoreError::no_answer())) {
                 tracing::debug!(%error, "cannot mark in the store how far it is");
             }
             tokio::task::spawn_blocking(move || journal.shut_down()).await?;
@@ -182,6 +185,8 @@ impl App {
         // A database that is locked or gone, or a disk that does not answer, would be waited for.
         let closed = timeout(left(), closing).await.unwrap_or_else(|_| {
             tracing::warn!("the journal or the store does not close; leaving it");
+            // The process ends, and with it what it left open.
+            std::mem::forget(held);
             Ok(())
         });
         match &closed {
