@@ -117,7 +117,8 @@ pub async fn back_up(
 }
 
 fn prepare(dir: &Path) -> Result<(), BackupError> {
-    fs::create_dir_all(dir).map_err(|source| failed(dir, source))?;
+    // Its name, too, is there after a loss of power.
+    storage::create_dir(dir).map_err(|source| failed(dir, source))?;
     let mut entries = fs::read_dir(dir).map_err(|source| failed(dir, source))?;
     if entries.next().is_some() {
         return Err(BackupError::NotEmpty(dir.to_owned()));

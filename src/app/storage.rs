@@ -3,6 +3,7 @@
 //! The only file that names a store engine or a journal implementation: everything else works with what
 //! it returns.
 
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -36,7 +37,7 @@ pub enum OpenError {
         /// `DATA_DIR`.
         path: PathBuf,
         /// The system's error.
-        error: std::io::Error,
+        error: io::Error,
     },
     /// The SQLite file cannot be opened.
     #[error("cannot open {}: {error}", .path.display())]
@@ -268,5 +269,10 @@ fn log_recovery(recovery: &RecoveryReport) {
 
 fn create_data_dir(config: &StoreConfig) -> Result<(), OpenError> {
     let path = &config.data_dir;
-    SystemFiles.create_dir(path).map_err(|error| OpenError::DataDir { path: path.clone(), error })
+    create_dir(path).map_err(|error| OpenError::DataDir { path: path.clone(), error })
+}
+
+/// Creates a directory and its missing parents, durably.
+pub(super) fn create_dir(path: &Path) -> io::Result<()> {
+    SystemFiles.create_dir(path)
 }
