@@ -16,6 +16,7 @@ use super::{storage, stored_mark};
 use crate::config::StoreConfig;
 use crate::domain::Timestamp;
 use crate::journal::JournalError;
+use crate::journal::local::JournalBackup;
 use crate::store::StoreError;
 
 /// The file that tells what the backup is. Written last.
@@ -74,6 +75,8 @@ pub struct Backup {
     pub stored_below_position: u64,
     /// Segments of the journal in it.
     pub segments: usize,
+    /// Of these, segments with bytes that could not be read: the records there are not in it.
+    pub damaged_segments: Vec<String>,
     /// The file of the store; `None` if it has the journal only.
     pub database: Option<&'static str>,
 }
@@ -93,7 +96,8 @@ pub async fn back_up(
         _ => None,
     };
     prepare(dir)?;
-    let extent = storage::back_up_journal(config, &dir.join("journal"))?;
+    let JournalBackup { extent, damaged_segments } =
+        storage::back_up_journal(config, &dir.join("journal"))?;
     stored_mark::copy_file(&config.data_dir, dir).map_err(|source| failed(dir, source))?;
     let database = match &dumped {
         _ if journal_only => None,
@@ -105,6 +109,7 @@ pub async fn back_up(
         made_at: now,
         stored_below_position: extent.stored_below,
         segments: extent.segments,
+        damaged_segments,
         database,
     };
     let manifest = dir.join(MANIFEST);

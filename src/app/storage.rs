@@ -12,7 +12,8 @@ use super::stored_mark::StoredMark;
 use crate::config::{JournalConfig, StoreConfig};
 use crate::ingest::record_owner;
 use crate::journal::local::{
-    self, FileSystem, JournalOptions, Opened, QUEUE_BYTES_MAX, RecoveryReport, SystemFiles,
+    self, FileSystem, JournalBackup, JournalOptions, Opened, QUEUE_BYTES_MAX, RecoveryReport,
+    SystemFiles,
 };
 use crate::journal::{
     Journal, JournalError, JournalExtent, JournalMetrics, JournalReader, JournalRecords,
@@ -215,7 +216,7 @@ pub(super) fn journal_records(
 pub(super) fn back_up_journal(
     config: &StoreConfig,
     to: &Path,
-) -> Result<JournalExtent, JournalError> {
+) -> Result<JournalBackup, JournalError> {
     local::back_up(&SystemFiles, &config.journal_dir(), to)
 }
 

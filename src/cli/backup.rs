@@ -30,10 +30,14 @@ pub(super) async fn run(args: BackupArgs) -> Result<(), CliError> {
 }
 
 fn text(made: &Backup, dir: &std::path::Path) -> String {
-    let Backup { stored_below_position, segments, database, .. } = made;
+    let Backup { stored_below_position, segments, damaged_segments, database, .. } = made;
     let database = database.unwrap_or("without the database");
+    let damage = match damaged_segments.as_slice() {
+        [] => String::new(),
+        names => format!("\nbytes that could not be read are not in it: {}", names.join(", ")),
+    };
     format!(
-        "backup in {}: journal with {segments} segments, stored below position {stored_below_position}; {database}",
+        "backup in {}: journal with {segments} segments, stored below position {stored_below_position}; {database}{damage}",
         dir.display()
     )
 }

@@ -9,7 +9,7 @@ use std::path::Path;
 
 use super::JournalError;
 use super::checkpoint::CheckpointFile;
-use super::file_system::{FileSystem, read_full, write_all};
+use super::file_system::{FileSystem, is_unreadable, read_full, read_past_damage, write_all};
 use super::format::Checkpoint;
 use super::journal_records::{JournalExtent, extent};
 use super::listing::Listing;
@@ -17,22 +17,35 @@ use super::listing::Listing;
 /// Bytes copied in one call.
 const COPY_BYTES: usize = 1024 * 1024;
 
-/// Copies what waits in the journal of `dir` to a new journal in `to`, and returns the extent of that. Every record
-/// that was durable before the call is in the copy, or below its `stored_below`.
+/// A copy of a journal.
+#[derive(Clone, Debug)]
+pub struct JournalBackup {
+    /// What it holds.
+    pub extent: JournalExtent,
+    /// The names of its segments of which some bytes could not be read.
+    pub damaged_segments: Vec<String>,
+}
+
+/// Copies what waits in the journal of `dir` to a new journal in `to`. Every record that was durable before the call is
+/// in the copy, or below its `stored_below`, unless the disk cannot return it: that is damage in the copy, as it is
+/// for a server.
 ///
 /// # Errors
 /// When there is no journal, or it cannot be read or copied.
-pub fn back_up(fs: &dyn FileSystem, dir: &Path, to: &Path) -> Result<JournalExtent, JournalError> {
+pub fn back_up(fs: &dyn FileSystem, dir: &Path, to: &Path) -> Result<JournalBackup, JournalError> {
     let failed = |error| JournalError::io("copy", dir, error);
     let before = checkpoint_of(fs, dir)?;
     let listing = Listing::new(fs.list(dir).map_err(failed)?);
     let of_journal = listing.segments.into_iter().filter(|(_, id, _)| *id == before.id);
     let segments: Vec<_> = of_journal.map(|(first_seq, _, name)| (first_seq, name)).collect();
     fs.create_dir(to).map_err(|error| JournalError::io("create", to, error))?;
-    let mut copied = Vec::new();
+    let (mut copied, mut damaged_segments) = (Vec::new(), Vec::new());
     for (first_seq, name) in &segments {
         match copy(fs, &dir.join(name), &to.join(name)) {
-            Ok(()) => copied.push((*first_seq, name)),
+            Ok(Copied { is_damaged }) => {
+                copied.push((*first_seq, name));
+                damaged_segments.extend(is_damaged.then(|| name.clone()));
+            }
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => return Err(JournalError::io("copy", &dir.join(name), error)),
         }
@@ -44,6 +57,7 @@ pub fn back_up(fs: &dyn FileSystem, dir: &Path, to: &Path) -> Result<JournalExte
         let is_copied = copied.iter().any(|(copied, _)| copied == first_seq);
         if is_copied && is_stored {
             fs.remove(&to.join(name)).map_err(failed)?;
+            damaged_segments.retain(|damaged| damaged != name);
         } else if !is_copied && !is_stored && (next.is_some() || after.acked <= *first_seq) {
             return Err(JournalError::Changed { dir: dir.to_owned() });
         }
@@ -52,7 +66,7 @@ pub fn back_up(fs: &dyn FileSystem, dir: &Path, to: &Path) -> Result<JournalExte
     let (mut checkpoint, _) = CheckpointFile::open(fs, to).map_err(copy_failed)?;
     checkpoint.write(Checkpoint { synced: after.acked, ..after }).map_err(copy_failed)?;
     fs.sync_dir(to).map_err(copy_failed)?;
-    extent(fs, to)
+    Ok(JournalBackup { extent: extent(fs, to)?, damaged_segments })
 }
 
 fn checkpoint_of(fs: &dyn FileSystem, dir: &Path) -> Result<Checkpoint, JournalError> {
@@ -61,14 +75,26 @@ fn checkpoint_of(fs: &dyn FileSystem, dir: &Path) -> Result<Checkpoint, JournalE
     checkpoint.ok_or_else(|| failed(io::ErrorKind::NotFound.into()))
 }
 
+/// A file that was copied.
+struct Copied {
+    /// Whether some bytes could not be read.
+    is_damaged: bool,
+}
+
 /// Copies a file, durably. Zeros, as at the end of a preallocated one, become a hole.
-fn copy(fs: &dyn FileSystem, from: &Path, to: &Path) -> io::Result<()> {
+fn copy(fs: &dyn FileSystem, from: &Path, to: &Path) -> io::Result<Copied> {
     let source = fs.open(from)?;
     let copy = fs.create(to)?;
     let (bytes, mut at) = (source.length()?, 0);
-    let mut piece = vec![0; COPY_BYTES];
+    let (mut piece, mut is_damaged) = (vec![0; COPY_BYTES], false);
     loop {
-        let read = read_full(&*source, &mut piece, at)?;
+        let read = match read_full(&*source, &mut piece, at) {
+            Err(error) if is_unreadable(&error) => {
+                is_damaged = true;
+                read_past_damage(&*source, &mut piece, at)?
+            }
+            read => read?,
+        };
         if read == 0 {
             break;
         }
@@ -78,5 +104,6 @@ fn copy(fs: &dyn FileSystem, from: &Path, to: &Path) -> io::Result<()> {
         at += read as u64;
     }
     copy.set_len(bytes.max(at))?;
-    copy.sync_all()
+    copy.sync_all()?;
+    Ok(Copied { is_damaged })
 }

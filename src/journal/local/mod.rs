@@ -86,7 +86,7 @@ use crate::runtime::Clock;
 
 use self::quarantine::Quarantine;
 
-pub use backup::back_up;
+pub use backup::{JournalBackup, back_up};
 pub use file_system::{DirHandle, DirLock, FileHandle, FileSystem, SystemFiles};
 pub use journal_records::{JournalExtent, JournalRecords, Lost, extent};
 pub use quarantine::{Damage, QuarantineContents, QuarantineEntry};

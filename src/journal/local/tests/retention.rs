@@ -216,7 +216,7 @@ fn backup_has_what_waits() {
     let stored_below = || extent(&disk, Path::new(DIR)).map(|extent| extent.stored_below);
     until("the checkpoint is written", || stored_below().is_ok_and(|below| below == 6));
     let to = Path::new("/backup/journal");
-    assert_eq!(back_up(&disk, Path::new(DIR), to).unwrap().stored_below, 6);
+    assert_eq!(back_up(&disk, Path::new(DIR), to).unwrap().extent.stored_below, 6);
     let (copy, mut reader, recovery) = try_open(&disk, &options(to)).unwrap();
     assert_eq!((recovery.records, recovery.damage), (4, vec![]));
     let records = block_on(drain(&copy, &mut reader));

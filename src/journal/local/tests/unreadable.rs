@@ -3,7 +3,7 @@
 use super::sim_disk::SimDisk;
 use super::sim_faults::{Faults, NO_FAULTS};
 use super::*;
-use crate::journal::local::Damage;
+use crate::journal::local::{Damage, back_up};
 
 /// The unit in which bytes become unreadable.
 const PAGE: usize = 4096;
@@ -61,6 +61,21 @@ fn unreadable_page_costs_its_records_and_neither_start_nor_run() {
         36,
         "those of the last segment are known to be lost"
     );
+}
+
+#[test]
+fn backup_lacks_the_records_of_an_unreadable_page_alone_and_names_their_segments() {
+    let disk = written(40);
+    disk.set_faults(Faults { unreadable: Some(2 * PAGE..3 * PAGE), ..NO_FAULTS });
+    let to = Path::new("/backup/journal");
+    let made = back_up(&disk, Path::new(DIR), to).unwrap();
+    assert_eq!((made.extent.segments, made.damaged_segments.len()), (3, 3), "{made:?}");
+    disk.set_faults(NO_FAULTS);
+    let options = JournalOptions { dir: to.to_owned(), ..large_options() };
+    let (copy, mut reader, _) = try_open(&disk, &options).unwrap();
+    let records = block_on_paused(drain(&copy, &mut reader));
+    let lost = |seq: &u64| (5..=8).contains(&((seq - 1) % 16 + 1));
+    assert_eq!(seqs(&records), (1..=40).filter(|seq| !lost(seq)).collect::<Vec<_>>());
 }
 
 #[test]
