@@ -15,8 +15,7 @@ use super::admin::{self, AdminError};
 use super::{storage, stored_mark};
 use crate::config::StoreConfig;
 use crate::domain::Timestamp;
-use crate::journal::JournalError;
-use crate::journal::local::JournalBackup;
+use crate::journal::{JournalBackup, JournalError};
 use crate::store::StoreError;
 
 /// The file that tells what the backup is. Written last.

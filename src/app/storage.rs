@@ -12,11 +12,11 @@ use super::stored_mark::StoredMark;
 use crate::config::{JournalConfig, StoreConfig};
 use crate::ingest::record_owner;
 use crate::journal::local::{
-    self, FileSystem, JournalBackup, JournalOptions, Opened, QUEUE_BYTES_MAX, RecoveryReport,
-    SystemFiles,
+    self, FileSystem, JournalOptions, Opened, QUEUE_BYTES_MAX, RecoveryReport, SystemFiles,
 };
 use crate::journal::{
-    Journal, JournalError, JournalExtent, JournalMetrics, JournalReader, JournalRecords,
+    Journal, JournalBackup, JournalError, JournalExtent, JournalMetrics, JournalReader,
+    JournalRecords,
 };
 use crate::runtime::Clock;
 use crate::store::{MigrationStatus, Store, StoreError, StoreMetrics};

@@ -39,7 +39,9 @@ use bytes::Bytes;
 
 use crate::domain::Timestamp;
 
-pub use local::{JournalError, JournalExtent, JournalRecords, QuarantineContents, QuarantineEntry};
+pub use local::{
+    JournalBackup, JournalError, JournalExtent, JournalRecords, QuarantineContents, QuarantineEntry,
+};
 
 /// The journal's handle for appending. Clones share it; the last one dropped shuts the journal down.
 #[derive(Clone)]
