@@ -146,7 +146,7 @@ async fn wait_for_a_stream_of_a_new_host_is_not_the_receivers_time() {
     let authority = Authority::new();
     let act = |number| match number {
         0..=2 => Act::ResetAfter(Duration::from_millis(3_500)),
-        _ => Act::AnswerAfter(Duration::from_millis(3_000)),
+        _ => Act::AnswerAfter(Duration::from_secs(3)),
     };
     let peer = H2Peer::start(authority.identity("localhost"), 1, act).await;
     let dir = crate::support::temporary::directory();

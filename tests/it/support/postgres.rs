@@ -12,8 +12,9 @@ use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use hookgate::runtime::Stopwatch;
 use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection};
 use tokio::task::block_in_place;
 
@@ -234,9 +235,9 @@ impl PrivatePostgres {
     /// Starts the server again after [`Self::stop`], on the same port, and waits until it answers. Somebody's outgoing
     /// connection may have the port for a while.
     pub(crate) fn start_again(&self) {
-        let deadline = Instant::now() + PATIENCE;
+        let started = Stopwatch::start();
         while let Err(failed) = self.try_start() {
-            assert!(failed.port_is_taken && Instant::now() < deadline, "{}", failed.said);
+            assert!(failed.port_is_taken && started.elapsed() < PATIENCE, "{}", failed.said);
             thread::sleep(PORT_PAUSE);
         }
     }
