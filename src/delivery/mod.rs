@@ -83,6 +83,7 @@ mod metrics;
 mod outcome_report;
 mod recorder;
 mod recorder_backlog;
+mod recorder_batch;
 mod resolver;
 mod retry;
 mod sender;
@@ -113,7 +114,8 @@ use claimer::Claimer;
 use dispatch::{Dispatch, DispatchOptions};
 use dispatcher::{Dispatcher, DispatcherOptions, Pause, ScanDemand};
 use endpoint_cache::EndpointCache;
-use recorder::{Batch, QUEUE_OUTCOMES, Recorder};
+use recorder::{QUEUE_OUTCOMES, Recorder};
+use recorder_batch::Batch;
 use resolver::Lookups;
 use sender::{Sender, SenderOptions};
 

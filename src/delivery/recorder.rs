@@ -11,10 +11,11 @@
 //!   at fault are alone; the others are recorded. An outcome that the store rejects, or still does not take after it has
 //!   recorded another one of its kind, is set aside: it is logged, remembered and dropped. Its lease lapses, and this
 //!   server does not attempt the delivery again.
-//! - An outcome that is not taken while no other of its kind was recorded since is held, and tried again with the next
-//!   ones: a damaged page looks like a table that is missing for everybody. Successes and failures are of different
+//! - An outcome that is not taken while no other of its kind was recorded since is held, and tried again with backoff: a
+//!   damaged page looks like a table that is missing for everybody. Successes and failures are of different
 //!   kinds, since they are written to different tables. Claims go on while few are held, since their outcomes tell, and
-//!   what is held is not attempted again. Beyond that it counts as a store that cannot be reached.
+//!   what is held is not attempted again; trying one in vain again does not stop them. Beyond that it counts as a store
+//!   that cannot be reached.
 //! - What is held when the server stops is tried once more.
 //!
 //! An outcome is lost only together with its lease, which keeps delivery at least once.
@@ -26,26 +27,23 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 
 use crate::domain::{Decision, DeliveryId, EndpointId, LeasedDelivery, Outcome};
-use crate::runtime::{Backoff, Clock, Heartbeat};
+use crate::runtime::{Backoff, Clock, Heartbeat, Stopwatch};
 use crate::store::{Store, StoreError};
 
 use super::dispatch::Dispatch;
 use super::health::Recording;
 use super::outcome_report::OutcomeReport;
+use super::recorder_batch::{
+    BACKOFF_FIRST, BACKOFF_MAX, BATCH_OUTCOMES_MAX, Batch, Tried, Unrecorded,
+};
 use super::wakes::OutcomeWakes;
 
-/// Maximum outcomes per call.
-const BATCH_OUTCOMES_MAX: usize = 512;
 /// Capacity of the recorder's queue. While it is full, finished attempts keep their slots.
 pub(super) const QUEUE_OUTCOMES: usize = 1024;
 /// How long the first outcome of a batch waits for others, unless an ordered endpoint's next delivery waits
 /// for one of them. Short compared with a retry's wait, and long enough to keep a busy store from committing
 /// for every few outcomes.
 const LINGER: Duration = Duration::from_millis(10);
-/// The wait after the first failed call; it doubles from then on.
-const BACKOFF_FIRST: Duration = Duration::from_millis(100);
-/// The longest wait between calls.
-const BACKOFF_MAX: Duration = Duration::from_secs(5);
 /// How often a batch is tried that the store is reached for and does not record.
 const TRIES_MAX: u32 = 3;
 /// Outcomes that are tried alone while the store records nothing else; the rest of the batch is then held untried.
@@ -68,59 +66,6 @@ pub(super) struct Recorder {
     pub(super) progress: Heartbeat,
     /// Tells how long the outcomes at hand have been waiting for the store.
     pub(super) recording: Recording,
-}
-
-/// What is being recorded. Kept here, so that a cancelled call continues with it when it is repeated.
-#[derive(Debug, Default)]
-pub(super) struct Batch {
-    received: Vec<OutcomeReport>,
-    released: Vec<LeasedDelivery>,
-    outcomes: Vec<Outcome>,
-    /// Outcomes that the store did not take, and has recorded no other since.
-    held: Vec<Outcome>,
-    /// How often those were tried in vain.
-    held_tries: u32,
-    /// The endpoints of ordered deliveries in it.
-    ordered: Vec<EndpointId>,
-}
-
-/// What became of the outcomes at hand that are not recorded.
-#[derive(Debug, Default)]
-struct Unrecorded {
-    /// Those that are tried again.
-    held: Vec<Outcome>,
-    /// Those that are set aside.
-    aside: Vec<DeliveryId>,
-}
-
-impl Batch {
-    fn is_empty(&self) -> bool {
-        self.received.is_empty() && self.released.is_empty() && self.outcomes.is_empty()
-    }
-
-    fn len(&self) -> usize {
-        self.received.len() + self.released.len() + self.held.len()
-    }
-
-    /// How long held outcomes wait for others before they are tried again.
-    fn retry_wait(&self) -> Duration {
-        BACKOFF_FIRST.saturating_mul(1 << self.held_tries.min(6)).min(BACKOFF_MAX)
-    }
-
-    fn is_complete(&self) -> bool {
-        self.len() >= BATCH_OUTCOMES_MAX || self.received.iter().any(|report| report.ordered)
-    }
-
-    /// Moves what was received to what is recorded.
-    fn prepare(&mut self, clock: &Clock) {
-        for report in self.received.drain(..) {
-            if report.ordered {
-                self.ordered.push(report.outcome.endpoint_id);
-            }
-            self.outcomes.push(report.outcome);
-        }
-        self.outcomes.extend(self.released.drain(..).map(|delivery| released(&delivery, clock)));
-    }
 }
 
 impl Recorder {
@@ -213,12 +158,14 @@ impl Recorder {
         if self.recording.age().is_none() {
             self.recording.begin();
         }
-        let unrecorded = self.record_outcomes().await;
-        self.end_batch(unrecorded);
+        let tries_held = self.batch.tries_held();
+        let unrecorded = self.record_outcomes(tries_held).await;
+        self.end_batch(unrecorded, tries_held);
     }
 
     /// Follows what became of the outcomes at hand.
-    fn end_batch(&mut self, Unrecorded { held, aside }: Unrecorded) {
+    fn end_batch(&mut self, unrecorded: Unrecorded, tried_held: bool) {
+        let Unrecorded { held, aside, at_fault } = unrecorded;
         {
             let mut known = self.dispatch.aside();
             self.batch.held.iter().for_each(|outcome| known.remove(outcome.delivery_id));
@@ -234,10 +181,12 @@ impl Recorder {
         let (waiting, ordered): (Vec<_>, Vec<_>) = ordered.into_iter().partition(is_held);
         if held.is_empty() {
             self.recording.end();
-            self.batch.held_tries = 0;
-        } else {
+            (self.batch.held_tries, self.batch.held_since) = (0, None);
+        } else if tried_held || self.batch.held.is_empty() {
             self.batch.held_tries = self.batch.held_tries.saturating_add(1);
+            self.batch.held_since = Some(Stopwatch::start());
         }
+        self.batch.at_fault = at_fault;
         // What is held counts as done: it is known, and not attempted again.
         let claims_resume = self.dispatch.backlog().done(attempts, held.len() > HELD_MAX);
         if claims_resume {
@@ -264,17 +213,21 @@ impl Recorder {
         }
     }
 
-    /// Records the outcomes at hand, and returns those that the store does not take.
-    async fn record_outcomes(&self) -> Unrecorded {
-        let Batch { outcomes, held, .. } = &self.batch;
+    /// Records the outcomes at hand, with `tries_held` those that are held, too, and returns those that the store does not
+    /// take.
+    async fn record_outcomes(&self, tries_held: bool) -> Unrecorded {
+        let Batch { outcomes, held, at_fault, .. } = &self.batch;
         // The new ones first: they may show that the store takes others than those that are held.
-        let mut parts = vec![held.as_slice(), outcomes.as_slice()];
+        let mut parts = vec![(outcomes.as_slice(), Tried::New)];
+        if tries_held {
+            parts.insert(0, (held.as_slice(), Tried::Held));
+        }
         let (mut doubtful, mut aside) = (Vec::new(), Vec::new());
         let mut has_failed = !held.is_empty();
         // The kinds of which outcomes were recorded after something had failed.
         let mut taken = HashSet::new();
-        while let Some(part) = parts.pop() {
-            match (self.write(part).await, part) {
+        while let Some((part, tried)) = parts.pop() {
+            match (self.write(part, tried).await, part) {
                 // A stale outcome changes nothing, and shows nothing.
                 (Ok(counted), part) if has_failed && counted == part.len() => {
                     taken.extend(part.iter().map(kind));
@@ -288,33 +241,39 @@ impl Recorder {
                 (Err(_), many) => {
                     has_failed = true;
                     let (first, second) = many.split_at(many.len() / 2);
-                    parts.extend([second, first]);
+                    parts.extend([(second, tried), (first, tried)]);
                 }
             }
-            if doubtful.len() >= DOUBTS_MAX
-                && !doubtful.iter().any(|outcome| taken.contains(&kind(outcome)))
-            {
+            let is_alone = |outcome: &&Outcome| {
+                taken.contains(&kind(outcome)) || at_fault.contains(&outcome.delivery_id)
+            };
+            if doubtful.len() >= DOUBTS_MAX && !doubtful.iter().any(is_alone) {
                 break;
             }
         }
-        let (alone, doubtful): (Vec<_>, Vec<_>) =
-            doubtful.into_iter().partition(|outcome| taken.contains(&kind(outcome)));
+        let is_alone = |outcome: &&Outcome| {
+            taken.contains(&kind(outcome)) || at_fault.contains(&outcome.delivery_id)
+        };
+        let (alone, doubtful): (Vec<_>, Vec<_>) = doubtful.into_iter().partition(is_alone);
+        let untried = if tries_held { &[][..] } else { held.as_slice() };
+        let at_fault = untried.iter().filter(is_alone).map(|outcome| outcome.delivery_id).collect();
         // What was not tried comes first the next time.
-        let held = parts.into_iter().rev().flatten().chain(doubtful).cloned().collect();
+        let parts = parts.into_iter().rev().flat_map(|(part, _)| part);
+        let held = parts.chain(untried).chain(doubtful).cloned().collect();
         // Once more, since the store may not have taken anything when they were tried.
         for outcome in alone {
-            if let Err(error) = self.write(std::slice::from_ref(outcome)).await {
+            if let Err(error) = self.write(std::slice::from_ref(outcome), Tried::Held).await {
                 aside.push(set_aside(outcome, &error));
             }
         }
-        Unrecorded { held, aside }
+        Unrecorded { held, aside, at_fault }
     }
 
     /// Records outcomes, however long the store cannot be reached, and returns how many counted.
     ///
     /// # Errors
     /// When the store is reached and does not record them.
-    async fn write(&self, outcomes: &[Outcome]) -> Result<usize, StoreError> {
+    async fn write(&self, outcomes: &[Outcome], tried: Tried) -> Result<usize, StoreError> {
         if outcomes.is_empty() {
             return Ok(0);
         }
@@ -341,7 +300,10 @@ impl Recorder {
                     return Err(error);
                 }
             };
-            self.dispatch.backlog().failed();
+            // Held ones wait anyway. The others were recorded before them, unless the store has gone.
+            if tried == Tried::New || error.is_connection() {
+                self.dispatch.backlog().failed();
+            }
             if backoff.is_first() {
                 tracing::warn!(%error, "cannot record outcomes, retrying");
             }
@@ -364,21 +326,4 @@ fn set_aside(outcome: &Outcome, error: &StoreError) -> DeliveryId {
     tracing::error!(org = %outcome.org_id, delivery = %outcome.delivery_id, %error,
         "cannot record an outcome; this server does not attempt the delivery again");
     outcome.delivery_id
-}
-
-/// The outcome of a delivery that was not attempted: it is due again at once, for any server.
-fn released(delivery: &LeasedDelivery, clock: &Clock) -> Outcome {
-    let now = clock.now();
-    Outcome {
-        delivery_id: delivery.id,
-        org_id: delivery.event.org_id,
-        endpoint_id: delivery.endpoint.id,
-        event_received_at: delivery.event.received_at,
-        labels: Some(delivery.event.labels()),
-        token: delivery.lease.token,
-        attempt: None,
-        decision: Decision::RetryAt(clock.schedule()),
-        decided_at: now,
-        disable_if_failing_since: now,
-    }
 }

@@ -115,6 +115,17 @@ mod tests {
         assert!(!backlog.done(0, false), "it is told once");
     }
 
+    /// So whoever only tries again what is held must not report a failure: under load there is always such an outcome.
+    #[test]
+    fn outcome_that_is_reported_while_the_store_fails_holds_up_claims() {
+        let mut backlog = backlog(1);
+        backlog.failed();
+        backlog.report();
+        assert!(!backlog.done(1, false) && backlog.stops_claims());
+        backlog.succeeded();
+        assert!(backlog.done(1, false) && !backlog.stops_claims());
+    }
+
     #[test]
     fn claims_wait_while_many_outcomes_are_held() {
         let mut backlog = backlog(20);
