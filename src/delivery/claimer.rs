@@ -8,7 +8,10 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use crate::domain::{Endpoint, EndpointId, Lease, LeasedDelivery, OrgId, Timestamp};
-use crate::store::{ClaimCursor, ClaimedDelivery, LeaseGrant, OrgEndpoints, Result, Store};
+use crate::store::{
+    ClaimCursor, ClaimedDelivery, LeaseGrant, OrgEndpoints, Result, Store, StoreError,
+};
+use crate::telemetry::OrgLines;
 
 use super::admission::{Granted, Target};
 use super::dispatch::{Dispatch, ManualRequest};
@@ -17,6 +20,12 @@ use super::dispatch::{Dispatch, ManualRequest};
 const BYTES_MAX: usize = 16 * 1024 * 1024;
 /// Maximum requests by hand in one claim: each is a statement.
 const MANUAL_MAX: usize = 16;
+/// Failed statements of one claim, at most: enough to find the first of some hundred endpoints that is at fault. The next
+/// claim goes on without it.
+const FAILURES_MAX: usize = 16;
+
+/// Endpoints that make a claim fail.
+static UNREADABLE_ENDPOINTS: OrgLines = OrgLines::new();
 
 /// Makes claims, one at a time.
 #[derive(Debug)]
@@ -104,9 +113,61 @@ impl Claimer {
         Ok((targets, has_more))
     }
 
+    /// Leases what is granted. A claim that the store does not take although it can be reached, as where it cannot read
+    /// one event, is halved until the endpoint at fault is alone; nothing more is claimed of that one for a while.
+    ///
+    /// # Errors
+    /// When the store cannot be reached, or takes no part of it.
     async fn lease(&self, granted: Vec<Granted>) -> Result<()> {
-        let places = granted.iter().map(|granted| (granted.target.endpoint.id, granted.count));
-        let places = Places { dispatch: &self.dispatch, reserved: places.collect() };
+        let reserved = granted.iter().map(|granted| (granted.target.endpoint.id, granted.count));
+        let places = Places { dispatch: &self.dispatch, reserved: reserved.collect() };
+        let mut parts = vec![(granted, places)];
+        let (mut failures, mut is_any_leased, mut failure) = (0, false, None);
+        // What is left beyond the last failure gives its places back, and is claimed the next time.
+        while failures < FAILURES_MAX
+            && let Some((mut granted, mut places)) = parts.pop()
+        {
+            let error = match self.lease_part(&granted).await {
+                Ok(leased) => {
+                    places.fill(leased);
+                    is_any_leased = true;
+                    continue;
+                }
+                Err(error) if error.is_connection() => return Err(error),
+                Err(error) => error,
+            };
+            failures += 1;
+            if let [one] = &granted[..] {
+                self.hold_claims(&one.target.endpoint, &error);
+            } else {
+                let half = granted.len() / 2;
+                let reserved = places.reserved.split_off(half);
+                let others = Places { dispatch: &self.dispatch, reserved };
+                parts.push((granted.split_off(half), others));
+                parts.push((granted, places));
+            }
+            failure = Some(error);
+        }
+        match failure {
+            Some(error) if !is_any_leased => Err(error),
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    /// Claims nothing of an endpoint for a while, since the store does not read what is due for it.
+    fn hold_claims(&self, endpoint: &Endpoint, error: &StoreError) {
+        let now = self.dispatch.monotonic();
+        self.dispatch.admission().claim_failed(endpoint.id, now);
+        self.dispatch.cache().note_unreadable();
+        let (org, endpoint) = (endpoint.org_id, endpoint.id);
+        if let Some(unlogged) = UNREADABLE_ENDPOINTS.due(org) {
+            tracing::error!(%org, %endpoint, %error, unlogged,
+                "cannot read what is due for an endpoint; its deliveries wait");
+        }
+    }
+
+    /// Leases what is granted, in one transaction.
+    async fn lease_part(&self, granted: &[Granted]) -> Result<Vec<(LeasedDelivery, bool)>> {
         let grant = |granted: &Granted| LeaseGrant {
             endpoint: granted.target.endpoint.id,
             org: granted.target.endpoint.org_id,
@@ -124,10 +185,14 @@ impl Claimer {
         }
         let bytes: usize = claimed.iter().map(|claimed| claimed.event.payload.len()).sum();
         let cut_short = bytes >= bytes_max / 2;
-        self.dispatch.admission().claimed(&granted, &counts, cut_short);
-        let endpoints: HashMap<EndpointId, Arc<Endpoint>> = granted
-            .into_iter()
-            .map(|granted| (granted.target.endpoint.id, granted.target.endpoint))
+        {
+            let mut admission = self.dispatch.admission();
+            admission.claimed(granted, &counts, cut_short);
+            admission.claims_worked(granted.iter().map(|granted| granted.target.endpoint.id));
+        }
+        let endpoints: HashMap<EndpointId, &Arc<Endpoint>> = granted
+            .iter()
+            .map(|granted| (granted.target.endpoint.id, &granted.target.endpoint))
             .collect();
         // The lease of one that was set aside lapses.
         let leased =
@@ -136,8 +201,7 @@ impl Claimer {
             let endpoint = endpoints.get(&claimed.endpoint_id)?;
             Some((with_endpoint(claimed, endpoint), false))
         });
-        places.fill(leased.collect());
-        Ok(())
+        Ok(leased.collect())
     }
 
     /// Leases deliveries that were requested by hand. `true` when more of them wait.

@@ -106,6 +106,11 @@ impl EndpointCache {
         entry.into_entry().map_or(read, Entry::into_value)
     }
 
+    /// Counts an endpoint of which something could not be read.
+    pub(super) fn note_unreadable(&self) {
+        self.metrics.hookgate_endpoints_unreadable_total.inc();
+    }
+
     /// Whether the endpoints of an organisation are cached.
     pub(super) fn has(&self, org: OrgId) -> bool {
         self.by_org.contains_key(&org)

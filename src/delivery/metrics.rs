@@ -21,7 +21,7 @@ metrics! {
         @core hookgate_event_delivery_seconds: Histogram = DELIVERY_SECONDS,
         /// Attempts by result.
         @core webhook_deliveries_total: CounterBy<WebhookResult>,
-        /// Endpoints whose row could not be read, each time that it was tried; their deliveries wait.
+        /// Endpoints of which the row, or what is due, could not be read, each time that it was tried; their deliveries wait.
         hookgate_endpoints_unreadable_total: Counter,
         /// Requests that HTTP/2 receivers did not process and that were sent again within their attempt.
         hookgate_webhook_resends_total: Counter,

@@ -162,6 +162,45 @@ async fn damaged_outcome_stops_nobody(url: Option<String>, code: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn unreadable_event_stops_no_claims_of_others_on_sqlite() {
+    Box::pin(unreadable_event_stops_no_claims_of_others(None)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn unreadable_event_stops_no_claims_of_others_on_postgresql() {
+    Box::pin(unreadable_event_stops_no_claims_of_others(Some(fresh_database().await))).await;
+}
+
+/// A view in the place of the events fails where it comes to the one.
+async fn unreadable_event_stops_no_claims_of_others(url: Option<String>) {
+    let (world, database) = Box::pin(world(url)).await;
+    let (broken, works) = (Receiver::start().await, Receiver::start().await);
+    world.endpoint(&broken, "user.poison").await;
+    for _ in 0..3 {
+        world.endpoint(&works, "user.login").await;
+    }
+    world.publish("user.poison", 1).await;
+    world.publish("user.login", 2).await;
+    database.rename("events", "elsewhere").await;
+    let sqlite = "CREATE VIEW events AS SELECT * FROM elsewhere WHERE event_type <> 'user.poison'
+                  OR abs(-9223372036854775807 - length(event_type) / length(event_type))";
+    let postgres = "CREATE FUNCTION fail() RETURNS bool LANGUAGE plpgsql AS $$ BEGIN
+                        RAISE EXCEPTION 'a page is damaged' USING ERRCODE = 'XX001'; END $$;
+                    CREATE VIEW events AS SELECT * FROM elsewhere
+                    WHERE event_type <> 'user.poison' OR fail()";
+    database.run(sqlite, postgres).await;
+    let mut service = world.delivery();
+    assert_eq!(service.run_once().await.unwrap(), 6);
+    assert_eq!((delivered(&world.rows().await), broken.so_far().len()), (6, 0));
+    assert_eq!(world.metrics.delivery.hookgate_endpoints_unreadable_total.get(), 1);
+
+    database.run("DROP VIEW events", "DROP VIEW events").await;
+    database.rename("elsewhere", "events").await;
+    database.retry(&world, &mut service).await;
+    assert_eq!((delivered(&world.rows().await), broken.so_far().len()), (7, 1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn missing_table_sets_no_outcome_aside_on_sqlite() {
     Box::pin(missing_table_sets_no_outcome_aside(None)).await;
 }

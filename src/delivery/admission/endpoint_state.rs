@@ -8,7 +8,7 @@ use std::time::Duration;
 use crate::delivery::breaker::{AttemptKind, Breaker, Permit};
 use crate::delivery::endpoint_rate::EndpointRate;
 use crate::domain::{Endpoint, EndpointKind, OrgId};
-use crate::runtime::Monotonic;
+use crate::runtime::{Backoff, Monotonic};
 
 /// Deliveries wait in memory only if their endpoint, at its recent rate, starts them within this time.
 pub(super) const QUEUE_TIME: Duration = Duration::from_millis(250);
@@ -18,6 +18,9 @@ const QUEUE_MAX: usize = 1_024;
 const SLOW: Duration = Duration::from_secs(1);
 /// A claim for one endpoint is worth a statement when it brings the work of this time.
 const CLAIM_WORTH: Duration = Duration::from_millis(20);
+/// How long nothing is claimed of an endpoint that alone makes a claim fail; it doubles from then on.
+const CLAIM_HOLD_FIRST: Duration = Duration::from_secs(1);
+const CLAIM_HOLD_MAX: Duration = Duration::from_mins(1);
 /// The weight of the newest attempt in the mean duration.
 const NEWEST_WEIGHT: f64 = 0.2;
 
@@ -60,6 +63,16 @@ pub(super) struct EndpointState<T> {
     /// The number of times that deliveries were left in the store since it was last known to have none that are
     /// due; 0 while it has none.
     pub(super) left_in_store: u64,
+    /// What holds claims of it back, if the last one failed because of it.
+    claim_hold: Option<ClaimHold>,
+}
+
+/// How long nothing is claimed of an endpoint.
+#[derive(Clone, Copy, Debug)]
+struct ClaimHold {
+    until: Monotonic,
+    /// Has the next one.
+    backoff: Backoff,
 }
 
 /// What holds an endpoint back.
@@ -90,7 +103,27 @@ impl<T> EndpointState<T> {
             breaker: Breaker::default(),
             rate: None,
             left_in_store: 0,
+            claim_hold: None,
         }
+    }
+
+    /// A claim failed because of it: nothing more is claimed of it for a while.
+    pub(super) fn hold_claims(&mut self, now: Monotonic) {
+        let mut backoff = self
+            .claim_hold
+            .map_or(Backoff::new(CLAIM_HOLD_FIRST, CLAIM_HOLD_MAX), |hold| hold.backoff);
+        let until = now.plus(backoff.next_wait());
+        self.claim_hold = Some(ClaimHold { until, backoff });
+    }
+
+    /// A claim of it has worked.
+    pub(super) fn resume_claims(&mut self) {
+        self.claim_hold = None;
+    }
+
+    /// Until when nothing is claimed of it because that failed.
+    pub(super) fn claims_held_until(&self, now: Monotonic) -> Option<Monotonic> {
+        self.claim_hold.map(|hold| hold.until).filter(|until| *until > now)
     }
 
     /// Takes over what the endpoint is now; `None` when it was disabled or removed. One that was enabled or moved

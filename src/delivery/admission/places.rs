@@ -59,6 +59,9 @@ impl<T> Admission<T> {
         if self.is_closed {
             return Room::None;
         }
+        if let Some(until) = state.claims_held_until(now) {
+            return Room::Later(until);
+        }
         match state.hold(AttemptKind::Scheduled, now, QUEUE_TIME) {
             Hold::None => {}
             Hold::Until(until) => return Room::Later(until),
@@ -91,6 +94,26 @@ impl<T> Admission<T> {
         for held in [&mut self.orgs.entry(state.org()).or_default().held, &mut self.total] {
             held.reserved += count;
             held.promised += promised;
+        }
+    }
+
+    /// Notes that a claim for this endpoint alone failed, although the store can be reached: its next claim is made later,
+    /// so that others do not fail with it.
+    pub(in crate::delivery) fn claim_failed(&mut self, endpoint: EndpointId, now: Monotonic) {
+        if let Some(state) = self.endpoints.get_mut(&endpoint) {
+            state.hold_claims(now);
+        }
+    }
+
+    /// Notes that a claim for these endpoints worked.
+    pub(in crate::delivery) fn claims_worked(
+        &mut self,
+        endpoints: impl IntoIterator<Item = EndpointId>,
+    ) {
+        for endpoint in endpoints {
+            if let Some(state) = self.endpoints.get_mut(&endpoint) {
+                state.resume_claims();
+            }
         }
     }
 

@@ -152,6 +152,11 @@ struct LeasedRow {
 }
 
 impl LeasedRow {
+    /// [`Self::read`], `None` with an error in the log where that is not possible: one row must not cost the others.
+    fn read_if_possible(row: &Row) -> Result<Option<Self>> {
+        Ok(if_readable(Self::read(row)))
+    }
+
     /// Reads `org_id`, `id`, `event_id`, `event_received_at`, `endpoint_id`, `attempts`, `ordered` and `was_due_at`.
     fn read(row: &Row) -> Result<Self> {
         Ok(Self {
@@ -164,6 +169,11 @@ impl LeasedRow {
             was_due_at: row.get("was_due_at")?,
         })
     }
+}
+
+/// What was read of a row; `None` with an error in the log where it cannot be read.
+fn if_readable<T>(read: Result<T>) -> Option<T> {
+    read.inspect_err(|error| tracing::error!(%error, "cannot read a due delivery; it waits")).ok()
 }
 
 /// The events of some deliveries, each once, in key order.

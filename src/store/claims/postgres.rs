@@ -23,7 +23,9 @@ pub(super) async fn lease(engine: &Engine, request: LeaseRequest<'_>) -> Result<
                     FOR NO KEY UPDATE SKIP LOCKED";
         heads = tx.list(lock, args![heads], |row| row.get("id")).await?;
     }
-    let leased = tx.list(lease_sql(), lease_args(heads, &request), LeasedRow::read).await?;
+    let args = lease_args(heads, &request);
+    let leased = tx.list(lease_sql(), args, LeasedRow::read_if_possible).await?;
+    let leased: Vec<LeasedRow> = leased.into_iter().flatten().collect();
     let events = events(tx.postgres()?, &event_keys(&leased)).await?;
     tx.commit().await?;
     Ok(claimed(leased, &events, request.lease))

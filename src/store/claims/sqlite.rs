@@ -7,7 +7,7 @@ use sqlx::Arguments;
 use uuid::Uuid;
 
 use super::due_index::{IS_SENT_TO, head};
-use super::{Claimed, LeaseGrant, LeaseRequest, LeasedRow, claimed, event_keys};
+use super::{Claimed, LeaseGrant, LeaseRequest, LeasedRow, claimed, event_keys, if_readable};
 use crate::domain::{EndpointId, Lease, Timestamp};
 use crate::store::engine::{Dialect, Engine, MultiRow, Row, Script, Tx, args, id_list};
 use crate::store::{Result, events};
@@ -46,9 +46,13 @@ const CANDIDATE: &str =
     d.payload_bytes, d.due_at AS was_due_at";
 
 impl Candidate {
-    fn read(row: &Row) -> Result<Self> {
-        let payload_bytes = row.get("payload_bytes")?;
-        Ok(Self { leased: LeasedRow::read(row)?, payload_bytes, rank: (0, 0) })
+    /// `None` with an error in the log for a row that cannot be read.
+    fn read(row: &Row) -> Result<Option<Self>> {
+        let read = || {
+            let payload_bytes = row.get("payload_bytes")?;
+            Ok(Self { leased: LeasedRow::read(row)?, payload_bytes, rank: (0, 0) })
+        };
+        Ok(if_readable(read()))
     }
 }
 
@@ -66,7 +70,9 @@ async fn heads(tx: &mut Tx<'_>, request: &LeaseRequest<'_>) -> Result<Vec<Candid
     );
     for grant in request.grants(true) {
         found.extend(
-            tx.find(sql.clone(), args![grant.endpoint, request.now], Candidate::read).await?,
+            tx.find(sql.clone(), args![grant.endpoint, request.now], Candidate::read)
+                .await?
+                .flatten(),
         );
     }
     Ok(found)
@@ -95,8 +101,11 @@ async fn granted(tx: &mut Tx<'_>, grants: Vec<LeaseGrant>) -> Result<GrantedEndp
     );
     let mut granted = GrantedEndpoints::default();
     for row in tx.all(sql, args![ids]).await? {
-        let (id, ordered): (EndpointId, bool) = (row.get("id")?, row.get("ordered")?);
-        if let Some(until) = row.get_opt("cancel_before")? {
+        let read = || {
+            Ok((row.get("id")?, row.get("ordered")?, row.get_opt::<Timestamp>("cancel_before")?))
+        };
+        let Some((id, ordered, cancel_before)) = if_readable(read()) else { continue };
+        if let Some(until) = cancel_before {
             granted.cancelling.push((id, ordered, until));
         } else {
             granted.plain.push(id);
@@ -130,9 +139,8 @@ async fn unordered(tx: &mut Tx<'_>, request: &LeaseRequest<'_>) -> Result<Vec<Ca
                         AND x.ordered = $2 AND x.due_at <= $3
                       ORDER BY x.due_at LIMIT $4)"
             );
-            found.extend(
-                tx.list(sql, args![ids, ordered, request.now, most], Candidate::read).await?,
-            );
+            let args = args![ids, ordered, request.now, most];
+            found.extend(tx.list(sql, args, Candidate::read).await?.into_iter().flatten());
         }
     }
     for (endpoint, ordered, until) in &granted.cancelling {
@@ -145,7 +153,7 @@ async fn unordered(tx: &mut Tx<'_>, request: &LeaseRequest<'_>) -> Result<Vec<Ca
              ORDER BY d.created_at LIMIT $5"
         );
         let args = args![*endpoint, *until, request.now, !*ordered, most];
-        found.extend(tx.list(sql, args, Candidate::read).await?);
+        found.extend(tx.list(sql, args, Candidate::read).await?.into_iter().flatten());
     }
     Ok(ranked(found, &granted.all))
 }
