@@ -23,8 +23,9 @@ use super::{
 ///                   │      left, or the lease lapsed
 ///                   └── cancelled by its owner, or its endpoint deleted ────▶ cancelled
 /// ```
-/// In flight is not a status of its own: such a delivery is `pending` and has a lease. `delivered`, `dead` and
-/// `cancelled` are final. A delivery in flight can be cancelled too; the outcome of its attempt is then ignored.
+/// In flight is not a status of its own: such a delivery is `pending` and has a lease. One that is `delivered`, `dead` or
+/// `cancelled` stays so until somebody retries it, which makes it `pending` again. A delivery in flight can be cancelled
+/// too; the outcome of its attempt is then ignored.
 /// While its endpoint is disabled or its organisation suspended, a pending delivery waits as it is, and no server
 /// leases it.
 #[derive(
