@@ -33,11 +33,27 @@ async fn stored(url: &str, events: i64) {
     .await;
 }
 
+/// A standby that has every transaction of the primary before its client is told that it is committed.
+async fn synchronous_standby(primary: &PrivatePostgres) -> PrivatePostgres {
+    let standby = block_in_place(|| primary.standby());
+    let settings = ["ALTER SYSTEM SET synchronous_standby_names = '*'", "SELECT pg_reload_conf()"];
+    primary.execute("postgres", &settings).await;
+    let mut connection = PgConnection::connect(&primary.url("postgres")).await.unwrap();
+    until("the standby is synchronous", async || {
+        let state = sqlx::query_scalar("SELECT sync_state FROM pg_stat_replication");
+        let state: Option<String> = state.fetch_optional(&mut connection).await.unwrap();
+        state.as_deref() == Some("sync")
+    })
+    .await;
+    connection.close().await.unwrap();
+    standby
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn failover_to_a_standby_loses_and_repeats_nothing_although_the_old_primary_still_answers() {
     let primary = block_in_place(PrivatePostgres::start);
     let database = primary.fresh_database().await.rsplit('/').next().unwrap().to_owned();
-    let standby = primary.synchronous_standby().await;
+    let standby = synchronous_standby(&primary).await;
     let url = format!("postgres://postgres@{},{}/{database}", standby.host(), primary.host());
     let dir = crate::support::temporary::directory();
     let mut server = Binary::start(dir.path(), &[("DATABASE_URL", &url)]).await;
@@ -70,7 +86,7 @@ async fn failover_to_a_standby_loses_and_repeats_nothing_although_the_old_primar
 async fn connection_past_a_pooler_follows_a_failover() {
     let primary = block_in_place(PrivatePostgres::start);
     let database = primary.fresh_database().await.rsplit('/').next().unwrap().to_owned();
-    let standby = primary.synchronous_standby().await;
+    let standby = synchronous_standby(&primary).await;
     let url = format!("postgres://postgres@{},{}/{database}", standby.host(), primary.host());
     let settings = [
         ("DATABASE_URL", url.as_str()),

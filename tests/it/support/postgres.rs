@@ -16,9 +16,8 @@ use std::time::Duration;
 
 use hookgate::runtime::Stopwatch;
 use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection};
-use tokio::task::block_in_place;
 
-use super::wait::{PATIENCE, until};
+use super::wait::PATIENCE;
 
 const INSTALL: &str = "the tests need PostgreSQL 15 or later: scripts/test installs or fetches it";
 
@@ -114,23 +113,6 @@ impl PrivatePostgres {
     pub(crate) fn standby(&self) -> Self {
         let mut standby = self.base_backup(&["--write-recovery-conf"]);
         standby.start_first();
-        standby
-    }
-
-    /// A standby that has every transaction of this server before its client is told that it is committed.
-    pub(crate) async fn synchronous_standby(&self) -> Self {
-        let standby = block_in_place(|| self.standby());
-        let settings =
-            ["ALTER SYSTEM SET synchronous_standby_names = '*'", "SELECT pg_reload_conf()"];
-        self.execute("postgres", &settings).await;
-        let mut connection = PgConnection::connect(&self.url("postgres")).await.unwrap();
-        until("the standby is synchronous", async || {
-            let state = sqlx::query_scalar("SELECT sync_state FROM pg_stat_replication");
-            let state: Option<String> = state.fetch_optional(&mut connection).await.unwrap();
-            state.as_deref() == Some("sync")
-        })
-        .await;
-        connection.close().await.unwrap();
         standby
     }
 
