@@ -29,6 +29,8 @@ const SETTINGS: &str = "-c shared_buffers=32MB -c max_connections=400 -c fsync=o
 
 /// Ports on which a new server is tried to start.
 const PORTS_TRIED: u32 = 5;
+/// What the log says of that.
+const PORT_IS_TAKEN: &str = "could not bind";
 /// Between two starts on a port that another process has.
 const PORT_PAUSE: Duration = Duration::from_millis(200);
 
@@ -49,14 +51,6 @@ pub(crate) struct PrivatePostgres {
     small_disk: Option<SmallDisk>,
     /// Its standard input is the pipe that keeps the server alive.
     _watchdog: Child,
-}
-
-/// A start that failed.
-struct FailedStart {
-    /// What was said of it.
-    said: String,
-    /// Whether another process has the port.
-    port_is_taken: bool,
 }
 
 /// A `tmpfs` in a mount namespace of its own.
@@ -207,8 +201,8 @@ impl PrivatePostgres {
     /// Starts the server for the first time. Another process may have taken its port since it was free; then on another.
     fn start_first(&mut self) {
         for _ in 0..PORTS_TRIED {
-            let Err(failed) = self.try_start() else { return };
-            assert!(failed.port_is_taken, "{}", failed.said);
+            let Err(said) = self.try_start() else { return };
+            assert!(said.contains(PORT_IS_TAKEN), "{said}");
             self.port = free_port();
         }
         panic!("no port stays free");
@@ -218,13 +212,13 @@ impl PrivatePostgres {
     /// connection may have the port for a while.
     pub(crate) fn start_again(&self) {
         let started = Stopwatch::start();
-        while let Err(failed) = self.try_start() {
-            assert!(failed.port_is_taken && started.elapsed() < PATIENCE, "{}", failed.said);
+        while let Err(said) = self.try_start() {
+            assert!(said.contains(PORT_IS_TAKEN) && started.elapsed() < PATIENCE, "{said}");
             thread::sleep(PORT_PAUSE);
         }
     }
 
-    fn try_start(&self) -> Result<(), FailedStart> {
+    fn try_start(&self) -> Result<(), String> {
         let (data, log) = (self.data(), self.directory.join("log"));
         let before = fs::read(&log).map_or(0, |log| log.len());
         let options = format!("-p {} -k {} {SETTINGS}", self.port, self.directory.display());
@@ -234,9 +228,7 @@ impl PrivatePostgres {
         })
         .map_err(|said| {
             let log = fs::read(&log).unwrap_or_default();
-            let log = String::from_utf8_lossy(log.get(before..).unwrap_or_default()).into_owned();
-            let port_is_taken = log.contains("could not bind");
-            FailedStart { said: format!("{said}\n{log}"), port_is_taken }
+            format!("{said}\n{}", String::from_utf8_lossy(log.get(before..).unwrap_or_default()))
         })
     }
 
