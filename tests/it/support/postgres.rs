@@ -31,8 +31,6 @@ const SETTINGS: &str = "-c shared_buffers=32MB -c max_connections=400 -c fsync=o
 const PORTS_TRIED: u32 = 5;
 /// What the log says of that.
 const PORT_IS_TAKEN: &str = "could not bind";
-/// Between two starts on a port that another process has.
-const PORT_PAUSE: Duration = Duration::from_millis(200);
 
 /// A new empty database in the server that all tests share; its URL.
 pub(crate) async fn fresh_database() -> String {
@@ -214,7 +212,7 @@ impl PrivatePostgres {
         let started = Stopwatch::start();
         while let Err(said) = self.try_start() {
             assert!(said.contains(PORT_IS_TAKEN) && started.elapsed() < PATIENCE, "{said}");
-            thread::sleep(PORT_PAUSE);
+            thread::sleep(Duration::from_millis(200));
         }
     }
 
