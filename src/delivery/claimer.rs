@@ -127,7 +127,7 @@ impl Claimer {
         while failures < FAILURES_MAX
             && let Some((mut granted, mut places)) = parts.pop()
         {
-            let error = match self.lease_part(&granted).await {
+            let error = match self.lease_part(&granted, failures > 0).await {
                 Ok(leased) => {
                     places.fill(leased);
                     is_any_leased = true;
@@ -166,8 +166,13 @@ impl Claimer {
         }
     }
 
-    /// Leases what is granted, in one transaction.
-    async fn lease_part(&self, granted: &[Granted]) -> Result<Vec<(LeasedDelivery, bool)>> {
+    /// Leases what is granted, in one transaction. After a failure PostgreSQL may still have rows locked, and then skips
+    /// them: fewer than granted does not tell that no more are due.
+    async fn lease_part(
+        &self,
+        granted: &[Granted],
+        after_failure: bool,
+    ) -> Result<Vec<(LeasedDelivery, bool)>> {
         let grant = |granted: &Granted| LeaseGrant {
             endpoint: granted.target.endpoint.id,
             org: granted.target.endpoint.org_id,
@@ -184,7 +189,7 @@ impl Claimer {
             *counts.entry(claimed.endpoint_id).or_default() += 1;
         }
         let bytes: usize = claimed.iter().map(|claimed| claimed.event.payload.len()).sum();
-        let cut_short = bytes >= bytes_max / 2;
+        let cut_short = after_failure || bytes >= bytes_max / 2;
         {
             let mut admission = self.dispatch.admission();
             admission.claimed(granted, &counts, cut_short);

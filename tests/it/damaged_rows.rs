@@ -191,7 +191,7 @@ async fn unreadable_event_stops_no_claims_of_others(url: Option<String>) {
     database.run(sqlite, postgres).await;
     let mut service = world.delivery();
     assert_eq!(service.run_once().await.unwrap(), 6);
-    assert_eq!((delivered(&world.rows().await), broken.so_far().len()), (6, 0));
+    assert_eq!((works.so_far().len(), broken.so_far().len()), (6, 0));
     assert_eq!(world.metrics.delivery.hookgate_endpoints_unreadable_total.get(), 1);
 
     database.run("DROP VIEW events", "DROP VIEW events").await;
