@@ -201,9 +201,14 @@ impl<T> EndpointState<T> {
         if self.endpoint.policy.ordered || !self.is_known_quick(now) {
             return 0;
         }
-        let by_rate = self.endpoint.policy.rate_limit_per_second;
-        let by_rate = by_rate.map_or(usize::MAX, |rate| work(f64::from(rate), QUEUE_TIME).max(1));
-        self.work(concurrency, QUEUE_TIME).min(by_rate).min(QUEUE_MAX)
+        self.work(concurrency, QUEUE_TIME).min(self.rate_max()).min(QUEUE_MAX)
+    }
+
+    /// Maximum deliveries that may wait or be reserved for it because of its rate limit, which starts no more within
+    /// [`QUEUE_TIME`]: at least one.
+    pub(super) fn rate_max(&self) -> usize {
+        let rate = self.endpoint.policy.rate_limit_per_second;
+        rate.map_or(usize::MAX, |rate| work(f64::from(rate), QUEUE_TIME).max(1))
     }
 
     /// How many deliveries make a claim for it alone worthwhile, of `room` that it has at most.

@@ -75,7 +75,8 @@ impl<T> Admission<T> {
         let concurrency = state.concurrency(self.limits.concurrency);
         let queue = if state.in_flight.is_empty() { 0 } else { state.queue_max(concurrency, now) };
         let places = self.places_left(state);
-        Room::Now((slots + queue).saturating_sub(promised).min(places))
+        let most = (slots + queue).min(state.rate_max());
+        Room::Now(most.saturating_sub(promised).min(places))
     }
 
     /// Reserves places that [`Self::room`] has.

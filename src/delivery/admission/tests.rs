@@ -224,6 +224,20 @@ fn rate_limit_leaves_deliveries_in_the_store_until_they_may_start() {
 }
 
 #[test]
+fn rate_limited_endpoint_holds_no_more_in_memory_than_its_rate_starts_soon() {
+    for (rate, most) in [(1, 1), (4, 1), (8, 2), (1_000, 4)] {
+        let mut admission = Admission::<u64>::new(LIMITS);
+        let mut limited = (*endpoint(1)).clone();
+        limited.policy.rate_limit_per_second = Some(rate);
+        let limited = Arc::new(limited);
+        admission.introduce(&limited, 0, NOW);
+        assert_eq!(admission.room(limited.id, NOW), Room::Now(most), "{rate} per second");
+        assert_eq!(offer_all(&mut admission, &limited, 100), most);
+        assert_eq!(admission.room(limited.id, NOW), Room::Now(0));
+    }
+}
+
+#[test]
 fn large_payloads_of_one_organisation_leave_bytes_to_the_next() {
     let mut admission = Admission::<u64>::new(LIMITS);
     let big = endpoint(1);
