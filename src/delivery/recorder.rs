@@ -279,7 +279,7 @@ impl Recorder {
         }
         // Only a hard stop interrupts the waits.
         let mut backoff = Backoff::new(BACKOFF_FIRST, BACKOFF_MAX);
-        let mut tries = 0;
+        let mut attempts = 0;
         loop {
             let error = match self.store.system().record_outcomes(outcomes).await {
                 Ok(counted) => {
@@ -307,8 +307,8 @@ impl Recorder {
             if backoff.is_first() {
                 tracing::warn!(%error, "cannot record outcomes, retrying");
             }
-            tries += u32::from(!error.is_connection());
-            if tries >= TRIES_MAX {
+            attempts += u32::from(!error.is_connection());
+            if attempts >= TRIES_MAX {
                 return Err(error);
             }
             backoff.sleep().await;

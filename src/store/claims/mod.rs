@@ -152,11 +152,6 @@ struct LeasedRow {
 }
 
 impl LeasedRow {
-    /// [`Self::read`], `None` with an error in the log where that is not possible: one row must not cost the others.
-    fn read_if_possible(row: &Row) -> Result<Option<Self>> {
-        Ok(if_readable(Self::read(row)))
-    }
-
     /// Reads `org_id`, `id`, `event_id`, `event_received_at`, `endpoint_id`, `attempts`, `ordered` and `was_due_at`.
     fn read(row: &Row) -> Result<Self> {
         Ok(Self {

@@ -7,7 +7,7 @@ use sqlx::AssertSqlSafe;
 use uuid::Uuid;
 
 use super::due_index::{IS_SENT_TO, head, kept};
-use super::{Claimed, EventKey, LeaseRequest, LeasedRow, claimed, event_keys};
+use super::{Claimed, EventKey, LeaseRequest, LeasedRow, claimed, event_keys, if_readable};
 use crate::domain::EndpointId;
 use crate::store::engine::{Args, Dialect, Engine, PgSession, Row, args, column, timestamptz};
 use crate::store::{Result, events};
@@ -24,8 +24,9 @@ pub(super) async fn lease(engine: &Engine, request: LeaseRequest<'_>) -> Result<
         heads = tx.list(lock, args![heads], |row| row.get("id")).await?;
     }
     let args = lease_args(heads, &request);
-    let leased = tx.list(lease_sql(), args, LeasedRow::read_if_possible).await?;
-    let leased: Vec<LeasedRow> = leased.into_iter().flatten().collect();
+    let rows = tx.all(lease_sql(), args).await?;
+    let read = |row: &Row| if_readable(LeasedRow::read(row));
+    let leased: Vec<LeasedRow> = rows.iter().filter_map(read).collect();
     let events = events(tx.postgres()?, &event_keys(&leased)).await?;
     tx.commit().await?;
     Ok(claimed(leased, &events, request.lease))

@@ -46,13 +46,14 @@ const CANDIDATE: &str =
     d.payload_bytes, d.due_at AS was_due_at";
 
 impl Candidate {
-    /// `None` with an error in the log for a row that cannot be read.
-    fn read(row: &Row) -> Result<Option<Self>> {
-        let read = || {
-            let payload_bytes = row.get("payload_bytes")?;
-            Ok(Self { leased: LeasedRow::read(row)?, payload_bytes, rank: (0, 0) })
-        };
-        Ok(if_readable(read()))
+    fn read(row: &Row) -> Result<Self> {
+        let payload_bytes = row.get("payload_bytes")?;
+        Ok(Self { leased: LeasedRow::read(row)?, payload_bytes, rank: (0, 0) })
+    }
+
+    /// Those of the rows that can be read.
+    fn of(rows: &[Row]) -> impl Iterator<Item = Self> {
+        rows.iter().filter_map(|row| if_readable(Self::read(row)))
     }
 }
 
@@ -69,11 +70,8 @@ async fn heads(tx: &mut Tx<'_>, request: &LeaseRequest<'_>) -> Result<Vec<Candid
         head(Dialect::Sqlite, "$1", "(SELECT cancel_before FROM endpoints WHERE id = $1)")
     );
     for grant in request.grants(true) {
-        found.extend(
-            tx.find(sql.clone(), args![grant.endpoint, request.now], Candidate::read)
-                .await?
-                .flatten(),
-        );
+        let rows = tx.all(sql.clone(), args![grant.endpoint, request.now]).await?;
+        found.extend(Candidate::of(&rows));
     }
     Ok(found)
 }
@@ -140,7 +138,7 @@ async fn unordered(tx: &mut Tx<'_>, request: &LeaseRequest<'_>) -> Result<Vec<Ca
                       ORDER BY x.due_at LIMIT $4)"
             );
             let args = args![ids, ordered, request.now, most];
-            found.extend(tx.list(sql, args, Candidate::read).await?.into_iter().flatten());
+            found.extend(Candidate::of(&tx.all(sql, args).await?));
         }
     }
     for (endpoint, ordered, until) in &granted.cancelling {
@@ -153,7 +151,7 @@ async fn unordered(tx: &mut Tx<'_>, request: &LeaseRequest<'_>) -> Result<Vec<Ca
              ORDER BY d.created_at LIMIT $5"
         );
         let args = args![*endpoint, *until, request.now, !*ordered, most];
-        found.extend(tx.list(sql, args, Candidate::read).await?.into_iter().flatten());
+        found.extend(Candidate::of(&tx.all(sql, args).await?));
     }
     Ok(ranked(found, &granted.all))
 }
