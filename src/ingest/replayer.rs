@@ -46,7 +46,8 @@ impl Replayer {
     /// Performs one step of the next replay. `false` when there is none.
     ///
     /// # Errors
-    /// When the store is unavailable. A replay whose step the store rejects is marked as failed instead.
+    /// When the store is unavailable, or does not take the step; the others then go first. A replay whose step the store
+    /// rejects is marked as failed instead.
     pub async fn run_once(&self) -> Result<bool, StoreError> {
         let Some((org, id)) = self.store.system().next_replay().await? else {
             return Ok(false);
@@ -64,6 +65,11 @@ impl Replayer {
                     .end_replay(org, id, Some(&detail), &Actor::SERVER, self.clock.now())
                     .await?;
                 Ok(true)
+            }
+            Err(error) if !error.is_connection() => {
+                let now = self.clock.now();
+                self.store.system().pass_over_replay(org, id, now).await?;
+                Err(error)
             }
             stepped => stepped,
         }

@@ -290,6 +290,15 @@ impl Store {
 }
 
 impl System<'_> {
+    /// Lets the other replays go ahead of one whose step has failed.
+    pub async fn pass_over_replay(self, org: OrgId, id: ReplayId, now: Timestamp) -> Result<()> {
+        let sql = "UPDATE replays SET stepped_at = $3
+                   WHERE id = $1 AND org_id = $2 AND status = 'running'";
+        let mut tx = self.0.engine.begin().await?;
+        tx.execute(sql, args![id, org, now]).await?;
+        tx.commit().await
+    }
+
     /// The running replay whose last step is the longest ago.
     pub async fn next_replay(self) -> Result<Option<(OrgId, ReplayId)>> {
         let sql =

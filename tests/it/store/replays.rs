@@ -410,13 +410,17 @@ async fn replays_take_turns(subject: &Subject) {
         let (org, _) = org_with_dead(subject, REPLAYS_PER_STEP).await;
         replays.push(start(subject, org, &ALL_LETTERS).await);
     }
+    let system = subject.store.system();
+    let (org, failing) = system.next_replay().await.unwrap().unwrap();
+    system.pass_over_replay(org, failing, at(21)).await.unwrap();
     let mut turns = Vec::new();
-    for second in 21..25 {
-        let (org, id) = subject.store.system().next_replay().await.unwrap().unwrap();
+    for second in 22..26 {
+        let (org, id) = system.next_replay().await.unwrap().unwrap();
         subject.store.step_replay(org, id, at(second)).await.unwrap().unwrap();
         turns.push(id);
     }
     assert!(subject.store.system().next_replay().await.unwrap().is_none());
+    assert_eq!(turns[1], failing, "one whose step failed goes behind the others");
     assert_ne!(turns[0], turns[1]);
     assert_eq!(turns[..2], turns[2..]);
 }
