@@ -1,6 +1,6 @@
-//! Tests of what a change of an endpoint does to what admission holds.
+//! Tests of what a change or a pause of an endpoint does to what admission holds.
 
-use super::tests::{LIMITS, NOW, after, endpoint, next};
+use super::tests::{LIMITS, NOW, after, endpoint, next, offer_all, start_all};
 use super::*;
 use crate::delivery::breaker::AttemptSignal;
 use crate::domain::Timestamp;
@@ -138,4 +138,21 @@ fn queue_of_an_endpoint_that_becomes_slow_goes_back_to_the_store() {
     let waiting: Vec<u64> = admission.waiting_for(endpoint.id).copied().collect();
     assert_eq!(waiting.len(), 2, "what has a slot, the one by hand first");
     assert_eq!((waiting[0], finished.released.len(), admission.behind()), (99, 15, 1));
+}
+
+#[test]
+fn what_was_reserved_when_an_endpoint_is_paused_does_not_wait_for_the_end_of_the_pause() {
+    let mut admission = Admission::new(LIMITS);
+    let paused = endpoint(1);
+    assert_eq!(offer_all(&mut admission, &paused, 1), 1);
+    let ticket = start_all(&mut admission, NOW)[0];
+    let offers = (0..3).map(|_| admission.offer(&paused, 0, 1, NOW));
+    assert!(offers.eq([Offer::Start; 3]));
+    let hold = Some(Duration::from_hours(24));
+    admission.finish(ticket, AttemptSignal::Failure { hold }, false, NOW);
+    admission.unreserve(paused.id, 3);
+    let queued = [1, 2, 3].map(|number| admission.push(paused.id, number, 1));
+    assert_eq!(queued, [Ok(()), Err(2), Err(3)], "one is kept for the probe");
+    assert_eq!(admission.push_manual(paused.id, 4, 1), Ok(()));
+    assert!(admission.times_left(paused.id) > 0, "the others are claimed again");
 }

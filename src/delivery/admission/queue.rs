@@ -11,7 +11,8 @@ use crate::domain::{Endpoint, EndpointId, OrgId};
 use crate::runtime::Monotonic;
 
 impl<T> Admission<T> {
-    /// Queues a leased delivery, or returns it if its endpoint was disabled or removed meanwhile.
+    /// Queues a leased delivery, or returns it if its endpoint was disabled, removed or paused meanwhile. A paused one keeps
+    /// one, for its probe.
     pub(in crate::delivery) fn push(
         &mut self,
         endpoint: EndpointId,
@@ -35,6 +36,12 @@ impl<T> Admission<T> {
         let is_open = !self.is_closed;
         let state = self.endpoints.get_mut(&endpoint).filter(|state| is_open && !state.is_off);
         let Some(state) = state else { return Err(waiting.delivery) };
+        let is_busy = !state.waiting.is_empty() || !state.in_flight.is_empty();
+        let is_held = state.is_unknown || state.breaker.is_open() && is_busy;
+        if is_held && waiting.kind == AttemptKind::Scheduled {
+            self.note_left(endpoint);
+            return Err(waiting.delivery);
+        }
         let org_id = state.org();
         let org = self.orgs.entry(org_id).or_default();
         if state.waiting.is_empty() {

@@ -52,7 +52,7 @@ pub(super) fn next(admission: &mut Admission<u64>, now: Monotonic) -> Option<Sta
     }
 }
 
-fn start_all(admission: &mut Admission<u64>, now: Monotonic) -> Vec<Ticket> {
+pub(super) fn start_all(admission: &mut Admission<u64>, now: Monotonic) -> Vec<Ticket> {
     std::iter::from_fn(|| next(admission, now)).map(|start| start.ticket).collect()
 }
 

@@ -188,6 +188,11 @@ impl Server {
             if let Err(held) = queued {
                 self.reports.push_back((held, SimOutcome::Released));
             }
+            if self.oracle.is_paused(held.endpoint) {
+                let waiting = self.admission.waiting_for(held.endpoint);
+                let scheduled = waiting.filter(|waiting| !waiting.manual).count();
+                assert!(scheduled <= 1, "{scheduled} wait in memory for a paused endpoint");
+            }
         }
     }
 
