@@ -7,15 +7,14 @@
 use std::collections::{BTreeMap, HashMap};
 
 use super::deliveries::{read, select_finished, select_pending};
+use super::delivery_types::Types;
 use super::engine::{Dialect, Row, args};
-use super::event_type_range::after_prefix;
-use super::list_query::{ListPart, ListQuery, Listed, Selected, TYPES_MERGED_MAX, types_sql};
+use super::list_query::{ListPart, ListQuery, Listed, Selected};
 use super::page::{END_OF_TIME, ListBounds, OrderSql};
-use super::type_key::type_key;
 use super::{Result, Store};
 use crate::domain::{
     Cursor, Delivery, DeliveryFilter, DeliveryStatus, EndpointId, ErrorClass, Event, EventId,
-    EventTypeFilter, OrgId, Page, PageRequest, Timestamp,
+    OrgId, Page, PageRequest, Timestamp,
 };
 
 /// Events with one id that a list by event covers: an id comes again when its `dedup_id` is used after the window.
@@ -62,15 +61,6 @@ struct Selection<'a> {
     bounds: ListBounds,
 }
 
-/// The event types of a list.
-enum Types<'a> {
-    All,
-    /// Those with these keys.
-    Keys(Vec<i64>),
-    /// Those with this prefix, of which there are many.
-    Prefix(&'a str),
-}
-
 impl Store {
     /// The organisation's deliveries that pass the filter. A page of pending ones leaves out those that are being
     /// cancelled and may be shorter then; cancelled ones are listed once they are.
@@ -106,20 +96,17 @@ impl Store {
         planned: Option<&[Timestamp]>,
         page: PageRequest,
     ) -> Result<Page<Delivery>> {
-        let types = self.types(org, filter.event_type.as_ref()).await?;
-        if matches!(&types, Types::Keys(keys) if keys.is_empty()) {
-            return Ok(Page { data: Vec::new(), next_cursor: None });
-        }
         let planned_first = planned.map(|all| all.iter().min().copied().unwrap_or(END_OF_TIME));
         // The later of the two; without either, where the organisation begins.
         let since = planned_first.max(filter.since);
         let bounds = ListBounds { order: page.order, since, until: filter.until };
-        let selection = Selection { org, filter, planned, types, bounds };
+        let mut selection = Selection { org, filter, planned, types: Types::All, bounds };
         let after = bounds.start(page.after);
         let mut look_back = self.look_back(org, bounds.order, after.at, bounds.last()).await?;
         loop {
-            let (rows, examined_to) =
-                self.union(&selection, look_back.next(), after, page.limit).await?;
+            let (far, types) = (look_back.next(), filter.event_type.as_ref());
+            selection.types = self.types_of_deliveries(org, types, (far, after)).await?;
+            let (rows, examined_to) = self.union(&selection, far, after, page.limit).await?;
             let is_full = rows.len() > page.limit as usize;
             if is_full || examined_to.is_some() || look_back.is_at_its_end() {
                 let mut page = Page::from_rows(rows, page.limit, position);
@@ -138,29 +125,6 @@ impl Store {
         Ok(received.into_iter().map(Timestamp::floor_ms).collect())
     }
 
-    /// The types of a filter. Those with a prefix are looked up among those of events.
-    async fn types<'a>(
-        &self,
-        org: OrgId,
-        filter: Option<&'a EventTypeFilter>,
-    ) -> Result<Types<'a>> {
-        let prefix = match filter {
-            None | Some(EventTypeFilter::All) => return Ok(Types::All),
-            Some(EventTypeFilter::Exact(exact)) => {
-                return Ok(Types::Keys(vec![type_key(org, exact.as_str())]));
-            }
-            Some(EventTypeFilter::Prefix(prefix)) => prefix.as_str(),
-        };
-        let sql = types_sql(self.engine.dialect(), "events", "");
-        let args = args![org, prefix, after_prefix(prefix)];
-        let read = |row: &Row| row.get::<String>("event_type");
-        let types: Vec<String> = self.engine.list(sql, args, read).await?;
-        if types.len() > TYPES_MERGED_MAX {
-            return Ok(Types::Prefix(prefix));
-        }
-        Ok(Types::Keys(types.iter().map(|event_type| type_key(org, event_type)).collect()))
-    }
-
     /// The rows of a page and one more, if there are so many, each with the time of its event; and the last row that
     /// was examined, when more follow.
     async fn union(
@@ -170,6 +134,9 @@ impl Store {
         after: Cursor,
         limit: u32,
     ) -> Result<(Vec<(Delivery, Timestamp)>, Option<Cursor>)> {
+        if matches!(&selection.types, Types::Keys(keys) if keys.is_empty()) {
+            return Ok((Vec::new(), None));
+        }
         let (dialect, status) = (self.engine.dialect(), selection.filter.status);
         let (mut selects, mut args) = (Vec::new(), args![after.at, after.id, i64::from(limit) + 1]);
         let mut ends = Vec::new();

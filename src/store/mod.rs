@@ -42,6 +42,7 @@ mod deliveries;
 mod delivery_counts;
 mod delivery_lookups;
 mod delivery_pages;
+mod delivery_types;
 mod endpoint_attempts;
 mod endpoint_versions;
 mod endpoints;

@@ -17,7 +17,7 @@ mod examined;
 mod filters;
 mod types;
 
-pub(super) use types::{TYPES_MERGED_MAX, types_sql};
+pub(super) use types::{TYPES_MERGED_MAX, days_sql, types_sql};
 
 use uuid::Uuid;
 

@@ -64,20 +64,12 @@ impl<'a> ListQuery<'a> {
         Ok(number <= u64::from(ROWS_SORTED_MAX))
     }
 
-    /// A condition that leaves out the partitions of other days, with its parameters, of which `first` is the first.
-    /// It passes all rows of the others: what an index on types reads in vain does not count.
-    fn days(&self, (far, after): (Timestamp, Cursor), first: u32) -> (String, Args<'static>) {
+    /// The condition on the days of a span, where the table has a partition per day; see [`days_sql`].
+    fn days(&self, span: (Timestamp, Cursor), first: u32) -> (String, Args<'static>) {
         if self.dialect == Dialect::Sqlite || !self.listed.by_day {
             return (String::new(), Vec::new());
         }
-        let at = self.listed.at;
-        let day = |at: Timestamp| at.micros().div_euclid(DAY_MICROS);
-        let midnight = |day: i64| Timestamp::from_micros(day.saturating_mul(DAY_MICROS));
-        let (from, to) = (far.min(after.at), far.max(after.at));
-        (
-            format!(" AND {at} >= ${first} AND {at} < ${}", first + 1),
-            args![midnight(day(from)), midnight(day(to) + 1)],
-        )
+        days_sql(self.listed.at, span, first)
     }
 
     /// The table, by its index on types.
@@ -177,6 +169,22 @@ impl<'a> ListQuery<'a> {
 
 const fn by_index(by_index: String) -> ListPart {
     ListPart { index: None, by_index }
+}
+
+/// A condition that leaves out the partitions of other days than those of a span, with its parameters, of which `first` is
+/// the first. It passes all rows of the others: what an index on types reads in vain does not count.
+pub(in crate::store) fn days_sql(
+    at: &str,
+    (far, after): (Timestamp, Cursor),
+    first: u32,
+) -> (String, Args<'static>) {
+    let day = |at: Timestamp| at.micros().div_euclid(DAY_MICROS);
+    let midnight = |day: i64| Timestamp::from_micros(day.saturating_mul(DAY_MICROS));
+    let (from, to) = (far.min(after.at), far.max(after.at));
+    (
+        format!(" AND {at} >= ${first} AND {at} < ${}", first + 1),
+        args![midnight(day(from)), midnight(day(to) + 1)],
+    )
 }
 
 /// A SELECT of the event types between `$2` and `$3` that rows of the organisation `$1` have, one more than are merged

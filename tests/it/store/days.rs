@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use hookgate::domain::{
-    DeliveryFilter, Event, EventFilter, EventId, EventTypeFilter, OrgId, PageRequest, Timestamp,
+    Actor, DeliveryFilter, Event, EventFilter, EventId, EventTypeFilter, OrgId, PageRequest, Timestamp,
 };
 use hookgate::store::Store;
 use uuid::Uuid;
@@ -11,12 +11,14 @@ use uuid::Uuid;
 use super::fixtures::{
     FIRST_PAGE, add_endpoint, add_org, at, named_event, persist, some_event, walk,
 };
+use super::rollups::fold;
 use super::subject::DEDUP_WINDOW;
 use super::{Subject, on_both};
 
 on_both!(
     events_of_many_days_are_listed_as_a_plain_filter_lists_them,
     deliveries_of_many_days_are_listed_as_a_plain_filter_lists_them,
+    redelivery_of_an_old_event_is_found_by_a_prefix,
     event_is_found_by_its_id_alone,
     events_with_one_id_are_told_apart,
     rows_of_many_types_with_a_prefix_are_read_by_type,
@@ -122,6 +124,27 @@ async fn deliveries_of_many_days_are_listed_as_a_plain_filter_lists_them(subject
             assert_eq!(seen, expected, "{filter:?}");
         }
     }
+}
+
+async fn redelivery_of_an_old_event_is_found_by_a_prefix(subject: &Subject) {
+    let org = add_org(subject).await;
+    add_endpoint(subject, org, "*").await;
+    let recent = (0..9).map(|second| some_event(org, "order.new", at(99 * DAY + second)));
+    let events: Vec<_> = recent.chain([some_event(org, "order.old", at(5 * DAY))]).collect();
+    persist(subject, &events, at(99 * DAY)).await;
+    fold(&subject.store).await;
+    let mut filter =
+        DeliveryFilter { event_id: Some(events[9].id), ..DeliveryFilter::default() };
+    let old = subject.store.deliveries(org, &filter, FIRST_PAGE).await.unwrap().data.remove(0);
+    let now = at(100 * DAY);
+    let new = subject.store.replay_delivery(org, old.id, &Actor::CLI, now).await.unwrap().unwrap();
+    filter.event_type = Some("order.*".parse().unwrap());
+    let of_event = subject.store.deliveries(org, &filter, FIRST_PAGE).await.unwrap().data;
+    assert_eq!(of_event.iter().map(|row| row.id).collect::<Vec<_>>(), [new.id, old.id]);
+    // The days that this list reads have none of the old event's.
+    (filter.event_id, filter.since) = (None, Some(at(98 * DAY)));
+    let seen = walk(4, async |p| subject.store.deliveries(org, &filter, p).await).await;
+    assert_eq!((seen.len(), seen[0].id), (10, new.id));
 }
 
 /// The plans of what `read` reads.
@@ -242,6 +265,7 @@ async fn rows_of_many_types_with_a_prefix_are_read_by_type(subject: &Subject) {
 async fn lists_open_the_latest_days_alone_while_they_fill_a_page() {
     let subject = Subject::postgres().await;
     let org = add_org(&subject).await;
+    add_endpoint(&subject, org, "*").await;
     let now = subject.count("SELECT (extract(epoch FROM now()) * 1000000)::bigint").await;
     let now = Timestamp::from_micros(now);
     let days_ago = |days: u64| now.minus(Duration::from_hours(24 * days));
@@ -278,6 +302,16 @@ async fn lists_open_the_latest_days_alone_while_they_fill_a_page() {
         let found = if filter.event_type == of_type("order.a") { 151 } else { 301 };
         assert!(read(PageRequest::first(500), found).await, "{filter:?}");
     }
+    let filter = DeliveryFilter { event_type: of_type("order.*"), ..DeliveryFilter::default() };
+    let read = async |page: PageRequest, rows: usize| {
+        let plans = plans(&subject, async |store| {
+            let page = store.deliveries(org, &filter, page).await.unwrap();
+            assert_eq!(page.data.len(), rows);
+        });
+        plans.await.iter().any(|plan| plan.contains(&old))
+    };
+    assert!(!read(FIRST_PAGE, 100).await, "{filter:?} opens {old}");
+    assert!(read(PageRequest::first(500), 301).await);
 }
 
 /// The name of the partition of events for a time.

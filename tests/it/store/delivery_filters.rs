@@ -10,6 +10,7 @@ use super::event_filters::{Choice, ORDERS, choice, same_field};
 use super::fixtures::{
     add_endpoint, add_org, at, claim, outcome, persist, some_event, walk, walk_in,
 };
+use super::rollups::fold;
 use super::{Subject, on_both};
 
 on_both!(
@@ -124,6 +125,7 @@ pub(super) async fn world(subject: &Subject) -> World {
     let events: Vec<Event> = (0..EVENTS).map(event).collect();
     let now = at(31 * DAY);
     persist(subject, &events, at(0)).await;
+    fold(&subject.store).await;
     persist(subject, &[some_event(other, "few.a", at(5))], at(31 * DAY)).await;
     let mut known = Vec::new();
     for round in 0..4 {
