@@ -7,14 +7,14 @@
 use std::collections::{BTreeMap, HashMap};
 
 use super::deliveries::{read, select_finished, select_pending};
-use super::delivery_types::Types;
-use super::engine::{Dialect, Row, args};
+use super::delivery_types::{Types, read_type};
+use super::engine::{Dialect, args};
 use super::list_query::{ListPart, ListQuery, Listed, Selected};
 use super::page::{END_OF_TIME, ListBounds, OrderSql};
-use super::{Result, Store};
+use super::{Result, Store, events};
 use crate::domain::{
-    Cursor, Delivery, DeliveryFilter, DeliveryStatus, EndpointId, ErrorClass, Event, EventId,
-    OrgId, Page, PageRequest, Timestamp,
+    Cursor, Delivery, DeliveryFilter, DeliveryStatus, EndpointId, ErrorClass, Event, EventId, OrgId,
+    Page, PageRequest, Timestamp,
 };
 
 /// Events with one id that a list by event covers: an id comes again when its `dedup_id` is used after the window.
@@ -202,12 +202,14 @@ impl Store {
                 ));
                 args.extend(args![ids, first, last]);
             }
-            let read = |row: &Row| {
-                let key: (EventId, Timestamp) = (row.get("id")?, row.get("received_at")?);
-                Ok((key, row.get::<String>("event_type")?))
-            };
-            types.extend(self.engine.list(selects.join(" UNION ALL "), args, read).await?);
+            types.extend(self.engine.list(selects.join(" UNION ALL "), args, read_type).await?);
         }
+        let is_missing = |(row, received_at): &&(Delivery, Timestamp)| {
+            !types.contains_key(&(row.event_id, *received_at))
+        };
+        let missing: Vec<_> =
+            rows.iter().filter(is_missing).map(|(row, _)| row.event_id.uuid()).collect();
+        types.extend(self.types_of_held(org, missing).await?);
         let shown = |(row, received_at): (Delivery, Timestamp)| {
             let event_type = types.get(&(row.event_id, received_at)).cloned();
             self.shown(Delivery { event_type, ..row })
@@ -263,8 +265,9 @@ impl<'a> Selection<'a> {
             Types::All => {}
             Types::Prefix(prefix) => {
                 let prefix = query.parameter(*prefix);
+                let events = events::with_held(dialect);
                 query.check(format!(
-                    "EXISTS (SELECT 1 FROM events e
+                    "EXISTS (SELECT 1 FROM {events}
                              WHERE e.id = event_id AND e.received_at = event_received_at
                                AND substr(e.event_type, 1, length({prefix})) = {prefix})"
                 ));

@@ -3,12 +3,17 @@
 
 use std::collections::BTreeSet;
 
+use uuid::Uuid;
+
 use super::engine::{Dialect, Row, args};
 use super::event_type_range::after_prefix;
 use super::list_query::{TYPES_MERGED_MAX, days_sql, types_sql};
 use super::type_key::type_key;
 use super::{Result, Store};
-use crate::domain::{Cursor, EventTypeFilter, OrgId, Timestamp};
+use crate::domain::{Cursor, EventId, EventTypeFilter, OrgId, Timestamp};
+
+/// The key of an event.
+type EventKey = (EventId, Timestamp);
 
 /// The event types of a list.
 pub(super) enum Types<'a> {
@@ -63,4 +68,23 @@ impl Store {
         }
         Ok(Types::Keys(types.iter().map(|event_type| type_key(org, event_type)).collect()))
     }
+    /// The types of those of these events that are held, in PostgreSQL, for pending deliveries although their day was
+    /// dropped.
+    pub(super) async fn types_of_held(
+        &self,
+        org: OrgId,
+        events: Vec<Uuid>,
+    ) -> Result<Vec<(EventKey, String)>> {
+        if events.is_empty() || self.engine.dialect() == Dialect::Sqlite {
+            return Ok(Vec::new());
+        }
+        let sql = "SELECT id, received_at, event_type FROM held_events
+                   WHERE id = ANY ($2) AND org_id = $1";
+        self.engine.list(sql, args![org, events], read_type).await
+    }
+}
+
+/// The key of an event, and its type.
+pub(super) fn read_type(row: &Row) -> Result<(EventKey, String)> {
+    Ok(((row.get("id")?, row.get("received_at")?), row.get("event_type")?))
 }

@@ -37,16 +37,18 @@ pub(super) fn read_summary(row: &Row) -> Result<EventSummary> {
 }
 
 impl Store {
-    /// The event with this id that was accepted at this time, without its payload.
+    /// The event with this id that was accepted at this time, without its payload; also one that is held for pending
+    /// deliveries.
     pub(in crate::store) async fn event_summary(
         &self,
         org: OrgId,
         id: EventId,
         received_at: Timestamp,
     ) -> Result<Option<EventSummary>> {
-        let org_id = self.engine.dialect().not_indexed("org_id");
+        let dialect = self.engine.dialect();
+        let (events, org_id) = (super::with_held(dialect), dialect.not_indexed("org_id"));
         let sql = format!(
-            "SELECT {SUMMARY_COLUMNS} FROM events
+            "SELECT {SUMMARY_COLUMNS} FROM {events}
              WHERE id = $1 AND received_at = $2 AND {org_id} = $3"
         );
         self.engine.find(sql, args![id, received_at, org], read_summary).await

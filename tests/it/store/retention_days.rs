@@ -3,11 +3,15 @@
 use std::time::Duration;
 
 use hookgate::config::RetentionConfig;
-use hookgate::domain::{Actor, Decision, Event, Timestamp};
+use hookgate::domain::{Actor, Decision, DeliveryFilter, ErasureSubject, Event, Timestamp};
 use sqlx::Connection;
 
 use super::Subject;
-use super::fixtures::{add_endpoint, add_org, at, claim, outcome, persist, some_event};
+use super::fixtures::{
+    FIRST_PAGE, add_endpoint, add_org, at, claim, outcome, persist, some_event, walk,
+};
+use super::rollup_ageing::erase_all;
+use super::rollups::fold;
 
 const DAY: i64 = 86_400;
 
@@ -80,4 +84,31 @@ async fn day_that_somebody_reads_is_dropped_later() {
     other.close().await.unwrap();
     system.enforce_retention(&keep(10), day(60)).await.unwrap();
     assert_eq!(partitions(&subject).await, 0);
+}
+
+#[tokio::test]
+async fn deliveries_of_held_events_have_their_types() {
+    let subject = Subject::postgres().await;
+    let org = add_org(&subject).await;
+    add_endpoint(&subject, org, "*").await;
+    let (few, many) = (some_event(org, "few.a", day(0)), 0..70);
+    let many = many.map(|number| some_event(org, &format!("many.{number}"), day(0)));
+    let events: Vec<Event> = many.chain([few]).collect();
+    persist(&subject, &events, day(0)).await;
+    fold(&subject.store).await;
+    let store = &subject.store;
+    store.system().enforce_retention(&keep(10), day(60)).await.unwrap();
+    assert_eq!(subject.count("SELECT count(*) FROM events").await, 0);
+    for (prefix, found) in [("few.*", 1), ("many.*", 70), ("none.*", 0)] {
+        let event_type = Some(prefix.parse().unwrap());
+        let filter = DeliveryFilter { event_type, ..DeliveryFilter::default() };
+        let rows = walk(50, async |p| store.deliveries(org, &filter, p).await).await;
+        assert_eq!(rows.len(), found, "{prefix}");
+        for row in rows {
+            let event = events.iter().find(|event| event.id == row.event_id).unwrap();
+            assert_eq!(row.event_type.as_deref(), Some(event.event_type.as_str()));
+            let found = store.event_of_delivery(&row).await.unwrap().unwrap();
+            assert_eq!((found.id, &found.event_type), (event.id, &event.event_type));
+        }
+    }
 }
