@@ -307,12 +307,13 @@ async fn reopen(
     now: Timestamp,
 ) -> Result<Result<(), DeliveryRefusal>> {
     let key = || args![org, id.created_at(), id];
+    // Distinct: an event whose day could not be dropped yet may have a copy that is held.
     let pending = format!(
         "INSERT INTO pending_deliveries
              (org_id, created_at, id, event_id, event_received_at, endpoint_id, replay_of, attempts,
               ordered, payload_bytes, due_at, type_key, error, error_class, status_code, event_type)
-         SELECT d.org_id, d.created_at, d.id, d.event_id, d.event_received_at, d.endpoint_id,
-                d.replay_of, CASE WHEN p.kind = 'pull' THEN 0 ELSE d.attempts END, p.ordered,
+         SELECT DISTINCT d.org_id, d.created_at, d.id, d.event_id, d.event_received_at,
+                d.endpoint_id, d.replay_of, CASE WHEN p.kind = 'pull' THEN 0 ELSE d.attempts END, p.ordered,
                 octet_length(e.payload), $4, d.type_key, d.error, d.error_class, d.status_code,
                 CASE WHEN p.kind = 'pull' THEN e.event_type END
          FROM (SELECT * FROM deliveries WHERE {IS_IT}) d

@@ -69,6 +69,14 @@ pub(super) async fn erase_events(
             tx.dialect().not_indexed("org_id")
         );
         let of_events = args![keys.ids.clone(), keys.oldest, keys.newest, org];
+        if table == "events" && tx.dialect() == Dialect::Postgres {
+            // A copy that is held already, since its day could not be dropped yet, is not counted beside its event.
+            let sql = format!(
+                "DELETE FROM held_events WHERE {} AND received_at BETWEEN $2 AND $3 AND org_id = $4",
+                tx.dialect().any("id", "$1"),
+            );
+            tx.execute(sql, of_events.clone()).await?;
+        }
         if is_single {
             let sql = format!("{sql} RETURNING {}", CountedEvent::COLUMNS);
             for event in tx.list(sql, of_events, CountedEvent::read).await? {

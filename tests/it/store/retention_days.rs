@@ -112,3 +112,39 @@ async fn deliveries_of_held_events_have_their_types() {
         }
     }
 }
+
+#[tokio::test]
+async fn event_that_is_held_although_its_day_stays_is_one_event() {
+    let subject = Subject::postgres().await;
+    let org = add_org(&subject).await;
+    add_endpoint(&subject, org, "*").await;
+    let events = [0, 0].map(|number| some_event(org, "a.b", day(number)));
+    persist(&subject, &events, day(0)).await;
+    fold(&subject.store).await;
+    let store = &subject.store;
+    let of_first = DeliveryFilter { event_id: Some(events[0].id), ..DeliveryFilter::default() };
+    let planned = store.deliveries(org, &of_first, FIRST_PAGE).await.unwrap().data.remove(0);
+    let again = store.replay_delivery(org, planned.id, &Actor::CLI, day(55)).await.unwrap();
+    let again = again.unwrap();
+    let leased = claim(&subject, 10, day(55)).await;
+    let leased = leased.iter().find(|leased| leased.id == again.id).unwrap();
+    let done = outcome(leased, Decision::Delivered, day(55));
+    assert_eq!(store.system().record_outcomes(&[done]).await.unwrap(), 1);
+    // The events of the day are held, but the day is read and cannot be dropped.
+    let mut other = subject.connect_postgres().await;
+    let dump = "BEGIN; LOCK TABLE events IN ACCESS SHARE MODE";
+    sqlx::raw_sql(dump).execute(&mut other).await.unwrap();
+    store.system().enforce_retention(&keep(10), day(60)).await.unwrap_err();
+    other.close().await.unwrap();
+    for table in ["events", "held_events"] {
+        assert_eq!(subject.count(&format!("SELECT count(*) FROM {table}")).await, 2);
+    }
+    let retried = store.retry_delivery(org, again.id, &Actor::CLI, day(60)).await.unwrap().unwrap();
+    assert_eq!(retried.id, again.id);
+    let first = ErasureSubject::Event(events[0].id);
+    store.insert_erasure(org, &first, &Actor::CLI, day(60)).await.unwrap().unwrap();
+    erase_all(store, day(60)).await;
+    for (table, counted) in [("events", "count(*)"), ("held_events", "count(*)"), ("event_types", "sum(events)::bigint")] {
+        assert_eq!(subject.count(&format!("SELECT {counted} FROM {table}")).await, 1, "{table}");
+    }
+}
