@@ -7,6 +7,9 @@ use super::engine::{Row, args};
 use super::{Result, Store};
 use crate::domain::{Attempt, Delivery, DeliveryId, EventSummary, OrgId};
 
+/// Attempts of a delivery that are read at most.
+pub const ATTEMPTS_SHOWN_MAX: u32 = 100;
+
 impl Store {
     /// Those of an organisation's deliveries that have one of these ids, in any order.
     pub async fn deliveries_by_id(&self, org: OrgId, ids: &[DeliveryId]) -> Result<Vec<Delivery>> {
@@ -41,19 +44,27 @@ impl Store {
         self.event_summary(org_id, event_id, received_at).await
     }
 
-    /// The attempts of one delivery, first to last.
+    /// The newest [`ATTEMPTS_SHOWN_MAX`] attempts of one delivery, first to last. Each retry that somebody asks for adds one.
     pub async fn attempts(&self, org: OrgId, id: DeliveryId) -> Result<Vec<Attempt>> {
+        const COLUMNS: &str =
+            "started_at, duration_ms, status_code, error_class, error, response_excerpt";
+        // The last one of a finished delivery is in its row.
         let sql = format!(
-            "SELECT number, started_at, duration_ms, status_code, error_class, error,
-                    response_excerpt
-             FROM delivery_attempts
-             WHERE delivery_id = $3 AND delivery_created_at = $2 AND org_id = $1
-             UNION ALL
-             SELECT attempts, started_at, duration_ms, status_code, error_class, error,
-                    response_excerpt
-             FROM deliveries WHERE {IS_IT} AND started_at IS NOT NULL
-             ORDER BY number"
+            "SELECT * FROM (
+                 SELECT * FROM (
+                     SELECT number, {COLUMNS} FROM delivery_attempts
+                     WHERE delivery_id = $3 AND delivery_created_at = $2 AND {} = $1
+                     ORDER BY number DESC LIMIT $4
+                 ) a
+                 UNION ALL
+                 SELECT attempts, {COLUMNS} FROM deliveries
+                 WHERE {IS_IT} AND started_at IS NOT NULL
+                 ORDER BY number DESC LIMIT $4
+             ) a
+             ORDER BY number",
+            self.engine.dialect().not_indexed("org_id"),
         );
-        self.engine.list(sql, args![org, id.created_at(), id], read_attempt).await
+        let args = args![org, id.created_at(), id, ATTEMPTS_SHOWN_MAX];
+        self.engine.list(sql, args, read_attempt).await
     }
 }

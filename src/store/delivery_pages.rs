@@ -13,8 +13,8 @@ use super::list_query::{ListPart, ListQuery, Listed, Selected};
 use super::page::{END_OF_TIME, ListBounds, OrderSql};
 use super::{Result, Store, events};
 use crate::domain::{
-    Cursor, Delivery, DeliveryFilter, DeliveryStatus, EndpointId, ErrorClass, Event, EventId, OrgId,
-    Page, PageRequest, Timestamp,
+    Cursor, Delivery, DeliveryFilter, DeliveryStatus, EndpointId, ErrorClass, Event, EventId,
+    OrgId, Page, PageRequest, Timestamp,
 };
 
 /// Events with one id that a list by event covers: an id comes again when its `dedup_id` is used after the window.

@@ -62,7 +62,8 @@ impl Store {
             }
         };
         let read = |row: &Row| row.get::<String>("event_type");
-        let types: BTreeSet<String> = self.engine.list(sql, args, read).await?.into_iter().collect();
+        let types: BTreeSet<String> =
+            self.engine.list(sql, args, read).await?.into_iter().collect();
         if types.len() > TYPES_MERGED_MAX {
             return Ok(Types::Prefix(prefix));
         }

@@ -6,6 +6,7 @@
 use std::collections::HashMap;
 
 use super::deliveries::read_attempt;
+use super::delivery_lookups::ATTEMPTS_SHOWN_MAX;
 use super::engine::{Dialect, Row, args};
 use super::{Result, Store};
 use crate::domain::{
@@ -14,8 +15,8 @@ use crate::domain::{
 };
 
 impl Store {
-    /// Attempts at the deliveries to an endpoint that pass the filter, which names it. A page has about as many rows as
-    /// it asks for: it ends with the attempts of a delivery.
+    /// Attempts at the deliveries to an endpoint that pass the filter, which names it, the newest [`ATTEMPTS_SHOWN_MAX`] of
+    /// each. A page has about as many rows as it asks for: it ends with the attempts of a delivery.
     pub async fn endpoint_attempts(
         &self,
         org: OrgId,
@@ -24,10 +25,21 @@ impl Store {
         page: PageRequest,
     ) -> Result<Page<EndpointAttempt>> {
         let (limit, order) = (page.limit as usize, page.order);
-        let found = self.deliveries(org, filter, page).await?;
+        let mut found = self.deliveries(org, filter, page).await?;
+        // Nothing is read of deliveries behind the end of the page.
+        let mut expected = 0;
+        let is_behind = |delivery: &Delivery| {
+            let is_full = expected >= limit;
+            expected += delivery.attempts.min(ATTEMPTS_SHOWN_MAX) as usize;
+            is_full
+        };
+        if let Some(end) = found.data.iter().position(is_behind) {
+            found.data.truncate(end);
+            found.next_cursor =
+                found.data.last().map(|last| Cursor { at: last.created_at, id: last.id.uuid() });
+        }
         let mut attempts = self.attempts_at(org, endpoint, &found.data).await?;
-        let (mut data, mut next_cursor) = (Vec::new(), found.next_cursor);
-        let mut left = found.data.len();
+        let mut data = Vec::new();
         for delivery in found.data {
             let mut made = attempts.remove(&delivery.id).unwrap_or_default();
             if order == ListOrder::NewestFirst {
@@ -39,16 +51,12 @@ impl Store {
                 event_id,
                 attempt,
             }));
-            left -= 1;
-            if data.len() >= limit && left > 0 {
-                next_cursor = Some(Cursor { at: delivery.created_at, id: delivery.id.uuid() });
-                break;
-            }
         }
-        Ok(Page { data, next_cursor })
+        Ok(Page { data, next_cursor: found.next_cursor })
     }
 
-    /// The attempts at these deliveries to an endpoint, first to last.
+    /// The attempts at these deliveries to an endpoint, first to last. Those with many attempts, of which a page has few,
+    /// are read one by one.
     async fn attempts_at(
         &self,
         org: OrgId,
@@ -56,7 +64,14 @@ impl Store {
         deliveries: &[Delivery],
     ) -> Result<HashMap<DeliveryId, Vec<Attempt>>> {
         let mut made: HashMap<DeliveryId, Vec<Attempt>> = HashMap::new();
-        let attempted = || deliveries.iter().filter(|delivery| delivery.attempts > 0);
+        let is_long = |delivery: &&Delivery| delivery.attempts > ATTEMPTS_SHOWN_MAX;
+        for delivery in deliveries.iter().filter(is_long) {
+            made.insert(delivery.id, self.attempts(org, delivery.id).await?);
+        }
+        let attempted = || {
+            let is_short = |delivery: &&Delivery| delivery.attempts > 0 && !is_long(delivery);
+            deliveries.iter().filter(is_short)
+        };
         let created = || attempted().map(|delivery| delivery.created_at);
         let (Some(first), Some(last)) = (created().min(), created().max()) else {
             return Ok(made);

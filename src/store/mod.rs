@@ -99,6 +99,7 @@ use changes::FollowedOrgs;
 pub use claims::{ClaimCursor, ClaimedDelivery, DueEndpoint, DueEndpoints, LeaseGrant};
 use crypto::Keyring;
 pub use deliveries::{DeliveryRefusal, PENDING_COUNTED_MAX};
+pub use delivery_lookups::ATTEMPTS_SHOWN_MAX;
 pub use endpoints::EndpointChanges;
 pub use engine::{ConnectionSplit, QueryPlans};
 use engine::{Engine, PostgresEngine, SqliteEngine, Workload};

@@ -51,7 +51,7 @@ pub struct DeliveryDetail {
     /// As in a list.
     #[serde(flatten)]
     pub delivery: DeliveryView,
-    /// Its attempts, first to last.
+    /// Its newest 100 attempts, first to last; `attempt_count` tells how many there are.
     pub attempts: Vec<AttemptView>,
 }
 

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use hookgate::domain::{
-    Actor, DeliveryFilter, Event, EventFilter, EventId, EventTypeFilter, OrgId, PageRequest, Timestamp,
+    Actor, DeliveryFilter, Event, EventFilter, EventId, EventTypeFilter, OrgId, PageRequest,
+    Timestamp,
 };
 use hookgate::store::Store;
 use uuid::Uuid;
@@ -133,8 +134,7 @@ async fn redelivery_of_an_old_event_is_found_by_a_prefix(subject: &Subject) {
     let events: Vec<_> = recent.chain([some_event(org, "order.old", at(5 * DAY))]).collect();
     persist(subject, &events, at(99 * DAY)).await;
     fold(&subject.store).await;
-    let mut filter =
-        DeliveryFilter { event_id: Some(events[9].id), ..DeliveryFilter::default() };
+    let mut filter = DeliveryFilter { event_id: Some(events[9].id), ..DeliveryFilter::default() };
     let old = subject.store.deliveries(org, &filter, FIRST_PAGE).await.unwrap().data.remove(0);
     let now = at(100 * DAY);
     let new = subject.store.replay_delivery(org, old.id, &Actor::CLI, now).await.unwrap().unwrap();

@@ -144,7 +144,11 @@ async fn event_that_is_held_although_its_day_stays_is_one_event() {
     let first = ErasureSubject::Event(events[0].id);
     store.insert_erasure(org, &first, &Actor::CLI, day(60)).await.unwrap().unwrap();
     erase_all(store, day(60)).await;
-    for (table, counted) in [("events", "count(*)"), ("held_events", "count(*)"), ("event_types", "sum(events)::bigint")] {
+    for (table, counted) in [
+        ("events", "count(*)"),
+        ("held_events", "count(*)"),
+        ("event_types", "sum(events)::bigint"),
+    ] {
         assert_eq!(subject.count(&format!("SELECT {counted} FROM {table}")).await, 1, "{table}");
     }
 }

@@ -1,10 +1,14 @@
+use std::time::Duration;
+
 use hookgate::domain::{
-    Actor, Decision, Delivery, DeliveryId, DeliveryStatus, EndpointChange, OrgId,
+    Actor, Decision, Delivery, DeliveryFilter, DeliveryId, DeliveryStatus, EndpointChange, OrgId,
+    PageRequest,
 };
-use hookgate::store::DeliveryRefusal;
+use hookgate::store::{ATTEMPTS_SHOWN_MAX, DeliveryRefusal};
 
 use super::fixtures::{
     ALL_LETTERS, EXHAUSTED, FIRST_PAGE, at, claim, failed_attempt, org_with_deliveries, outcome,
+    walk,
 };
 use super::{Subject, on_both};
 
@@ -15,6 +19,7 @@ on_both!(
     delivery_of_a_disabled_endpoint_is_refused,
     delivery_of_a_removed_endpoint_is_refused,
     missing_delivery_is_not_found,
+    newest_attempts_of_a_delivery_are_shown,
 );
 
 async fn retry(subject: &Subject, org: OrgId, id: DeliveryId) -> Result<Delivery, DeliveryRefusal> {
@@ -99,4 +104,38 @@ async fn missing_delivery_is_not_found(subject: &Subject) {
     let (org, _) = org_with_deliveries(subject, 1).await;
     let missing = DeliveryId::mint(at(0));
     assert_eq!(retry(subject, org, missing).await.unwrap_err(), DeliveryRefusal::NotFound);
+}
+
+async fn newest_attempts_of_a_delivery_are_shown(subject: &Subject) {
+    const MADE: u32 = ATTEMPTS_SHOWN_MAX + 5;
+    let (org, endpoint) = org_with_deliveries(subject, 3).await;
+    for number in 0..MADE {
+        let now = at(i64::from(number));
+        let leased = claim(subject, 3, now).await;
+        let decision = || match number + 1 {
+            MADE => Decision::Delivered,
+            _ => Decision::RetryAt(now.plus(Duration::from_secs(1))),
+        };
+        let outcomes: Vec<_> =
+            leased.iter().map(|leased| outcome(leased, decision(), now)).collect();
+        assert_eq!(subject.store.system().record_outcomes(&outcomes).await.unwrap(), 3);
+    }
+    let filter = DeliveryFilter { endpoint_id: Some(endpoint.id), ..DeliveryFilter::default() };
+    let rows = subject.store.deliveries(org, &filter, FIRST_PAGE).await.unwrap().data;
+    for row in &rows {
+        assert_eq!((row.status, row.attempts), (DeliveryStatus::Delivered, MADE));
+        let numbers: Vec<_> = subject.store.attempts(org, row.id).await.unwrap();
+        let numbers: Vec<_> = numbers.iter().map(|attempt| attempt.number).collect();
+        assert_eq!(numbers, (6..=MADE).collect::<Vec<_>>());
+    }
+    // A page reads the attempts of the deliveries that it has.
+    let (store, plans) = subject.store.recording_plans();
+    let page = PageRequest::first(10);
+    let page = store.endpoint_attempts(org, endpoint.id, &filter, page).await.unwrap();
+    assert_eq!(page.data.len(), 100);
+    assert!(page.data.iter().all(|row| row.delivery_id == rows[0].id));
+    let of_attempts = |plan: &&String| plan.contains("delivery_attempts");
+    assert_eq!(plans.take().iter().filter(of_attempts).count(), 1);
+    let list = async |p| subject.store.endpoint_attempts(org, endpoint.id, &filter, p).await;
+    assert_eq!(walk(100, list).await.len(), 300);
 }
