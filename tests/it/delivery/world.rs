@@ -76,7 +76,7 @@ impl World {
         let clock = Clock::manual(Timestamp::from_micros(1_800_000_000_000_000));
         let builder = App::builder(&config).clock(clock.clone());
         let held = builder.background(BackgroundWork::Hold).without_bootstrap();
-        let app = held.build().await.unwrap();
+        let app = Box::pin(held.build()).await.unwrap();
         let AppParts { store, metrics, .. } = app.parts();
         let now = clock.now();
         let org = OrgId::mint(now);
