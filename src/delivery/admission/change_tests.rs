@@ -38,7 +38,8 @@ fn disabled_endpoint_gets_nothing_and_one_that_is_enabled_starts_afresh() {
     let hold = Some(Duration::from_hours(1));
     let ticket = next(&mut admission, NOW).unwrap().ticket;
     admission.finish(ticket, AttemptSignal::Failure { hold }, false, NOW);
-    admission.push_known(&old, 2);
+    admission.push_known(&old, 1);
+    admission.push_manual(old.id, 2, 1).unwrap();
     let none = OrgEndpoints { version: 2, ..OrgEndpoints::default() };
     assert_eq!(admission.endpoints_changed(old.org_id, &none).len(), 2);
     assert_eq!(admission.push(old.id, 1, 1), Err(1));
