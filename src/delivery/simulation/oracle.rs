@@ -45,6 +45,8 @@ struct SimRecord {
     failures: u32,
     /// Whether there may have been further failures.
     is_unclear: bool,
+    /// Whether a pause from before a change may still hold.
+    may_be_held: bool,
     paused_until: Option<Monotonic>,
     gone_until: Option<Monotonic>,
 }
@@ -128,6 +130,7 @@ impl Oracle {
         if signal == AttemptSignal::Success && ends_pause {
             (record.failures, record.paused_until) = (0, None);
             record.is_unclear = flight.version != version;
+            record.may_be_held &= !flight.is_probe;
         }
         if flight.version != version {
             return;
@@ -153,12 +156,13 @@ impl Oracle {
     /// Whether an endpoint may be paused: by what was seen of it, or by what cannot be told.
     pub(super) fn may_be_paused(&self, endpoint: EndpointId) -> bool {
         let record = self.records.get(&endpoint).copied().unwrap_or_default();
-        record.is_unclear || record.paused_until.is_some()
+        record.is_unclear || record.may_be_held || record.paused_until.is_some()
     }
 
     /// An endpoint has changed: what was seen of it does not count any more. One that has moved starts afresh; of another,
     /// nobody can tell.
     pub(super) fn forget(&mut self, endpoint: EndpointId, is_moved: bool) {
-        self.records.insert(endpoint, SimRecord { is_unclear: !is_moved, ..SimRecord::default() });
+        let (is_unclear, may_be_held) = (!is_moved, !is_moved);
+        self.records.insert(endpoint, SimRecord { is_unclear, may_be_held, ..<_>::default() });
     }
 }
