@@ -8,7 +8,7 @@ use tokio::sync::mpsc;
 use crate::delivery::metrics::DeliveryMetrics;
 use crate::delivery::metrics::WebhookResult;
 use crate::domain::{
-    Attempt, DeadReason, Decision, ErrorClass, LeasedDelivery, Outcome, RetrySchedule, Timestamp,
+    Attempt, DeadReason, Decision, ErrorClass, LeasedDelivery, RetrySchedule, Timestamp,
 };
 use crate::runtime::Clock;
 use crate::telemetry::{OrgLines, Tracer};
@@ -96,37 +96,16 @@ impl Attempter {
 
         let gone = decision == Decision::Dead(DeadReason::Gone);
         self.report(OutcomeReport {
-            outcome: self.outcome(
-                &delivery,
-                attempt,
+            outcome: delivery.outcome(
+                Some(attempt),
                 self.scheduled(decision, decided_at),
                 decided_at,
+                decided_at.minus(self.disable_after),
             ),
             ordered: delivery.ordered,
         })
         .await;
         FinishedAttempt { gone, signal, not_made: None }
-    }
-
-    fn outcome(
-        &self,
-        delivery: &LeasedDelivery,
-        attempt: Attempt,
-        decision: Decision,
-        decided_at: Timestamp,
-    ) -> Outcome {
-        Outcome {
-            delivery_id: delivery.id,
-            org_id: delivery.event.org_id,
-            endpoint_id: delivery.endpoint.id,
-            event_received_at: delivery.event.received_at,
-            labels: Some(delivery.event.labels()),
-            token: delivery.lease.token,
-            attempt: Some(attempt),
-            decision,
-            decided_at,
-            disable_if_failing_since: decided_at.minus(self.disable_after),
-        }
     }
 
     /// The decision of a wall-clock time, with its retry by the schedule time.

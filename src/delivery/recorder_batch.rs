@@ -93,16 +93,5 @@ impl Batch {
 /// The outcome of a delivery that was not attempted: it is due again at once, for any server.
 fn released(delivery: &LeasedDelivery, clock: &Clock) -> Outcome {
     let now = clock.now();
-    Outcome {
-        delivery_id: delivery.id,
-        org_id: delivery.event.org_id,
-        endpoint_id: delivery.endpoint.id,
-        event_received_at: delivery.event.received_at,
-        labels: Some(delivery.event.labels()),
-        token: delivery.lease.token,
-        attempt: None,
-        decision: Decision::RetryAt(clock.schedule()),
-        decided_at: now,
-        disable_if_failing_since: now,
-    }
+    delivery.outcome(None, Decision::RetryAt(clock.schedule()), now, now)
 }

@@ -257,6 +257,30 @@ pub struct LeasedDelivery {
     pub lease: Lease,
 }
 
+impl LeasedDelivery {
+    /// Its outcome, decided at a time: what an attempt came to, or, without one, what follows.
+    pub fn outcome(
+        &self,
+        attempt: Option<Attempt>,
+        decision: Decision,
+        decided_at: Timestamp,
+        disable_if_failing_since: Timestamp,
+    ) -> Outcome {
+        Outcome {
+            delivery_id: self.id,
+            org_id: self.event.org_id,
+            endpoint_id: self.endpoint.id,
+            event_received_at: self.event.received_at,
+            labels: Some(self.event.labels()),
+            token: self.lease.token,
+            attempt,
+            decision,
+            decided_at,
+            disable_if_failing_since,
+        }
+    }
+}
+
 /// The outcome of a leased delivery, to be recorded in the store.
 #[derive(Clone, Debug)]
 pub struct Outcome {

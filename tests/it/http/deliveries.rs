@@ -1,7 +1,7 @@
 //! Deliveries and dead letters over the API.
 
 use hookgate::domain::{
-    Attempt, DeadReason, Decision, ErrorClass, LeasedDelivery, Outcome, SpanId, Timestamp,
+    Attempt, DeadReason, Decision, ErrorClass, LeasedDelivery, SpanId, Timestamp,
 };
 use serde_json::{Value, json};
 
@@ -31,18 +31,7 @@ pub(super) async fn record(
         error: (code != 200).then(|| format!("the receiver answered {code}")),
         response_excerpt: Some("text".to_owned()),
     };
-    let outcome = Outcome {
-        delivery_id: leased.id,
-        org_id: leased.event.org_id,
-        endpoint_id: leased.endpoint.id,
-        event_received_at: leased.event.received_at,
-        labels: Some(leased.event.labels()),
-        token: leased.lease.token,
-        attempt: Some(attempt),
-        decision,
-        decided_at: now,
-        disable_if_failing_since: Timestamp::from_micros(0),
-    };
+    let outcome = leased.outcome(Some(attempt), decision, now, Timestamp::from_micros(0));
     assert_eq!(server.store.system().record_outcomes(&[outcome]).await.unwrap(), 1);
 }
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use hookgate::domain::{
-    Attempt, DeadReason, Decision, ErrorClass, EventId, LeasedDelivery, Outcome, Timestamp,
+    Attempt, DeadReason, Decision, ErrorClass, EventId, LeasedDelivery, Timestamp,
 };
 use serde_json::{Value, json};
 
@@ -27,18 +27,8 @@ async fn bury(server: &Server, leased: &LeasedDelivery) {
         error: Some("the receiver answered 500".to_owned()),
         response_excerpt: None,
     };
-    let outcome = Outcome {
-        delivery_id: leased.id,
-        org_id: leased.event.org_id,
-        endpoint_id: leased.endpoint.id,
-        event_received_at: leased.event.received_at,
-        labels: Some(leased.event.labels()),
-        token: leased.lease.token,
-        attempt: Some(attempt),
-        decision: Decision::Dead(DeadReason::Exhausted),
-        decided_at: now,
-        disable_if_failing_since: Timestamp::from_micros(0),
-    };
+    let decision = Decision::Dead(DeadReason::Exhausted);
+    let outcome = leased.outcome(Some(attempt), decision, now, Timestamp::from_micros(0));
     assert_eq!(server.store.system().record_outcomes(&[outcome]).await.unwrap(), 1);
 }
 

@@ -156,18 +156,8 @@ pub(crate) fn outcome(
     decision: Decision,
     decided_at: Timestamp,
 ) -> Outcome {
-    Outcome {
-        delivery_id: leased.id,
-        org_id: leased.event.org_id,
-        endpoint_id: leased.endpoint.id,
-        event_received_at: leased.event.received_at,
-        labels: Some(leased.event.labels()),
-        token: leased.lease.token,
-        attempt: Some(failed_attempt(leased.attempts + 1, decided_at)),
-        decision,
-        decided_at,
-        disable_if_failing_since: decided_at.minus(DISABLE_AFTER),
-    }
+    let attempt = failed_attempt(leased.attempts + 1, decided_at);
+    leased.outcome(Some(attempt), decision, decided_at, decided_at.minus(DISABLE_AFTER))
 }
 
 pub(crate) const EXHAUSTED: Decision = Decision::Dead(DeadReason::Exhausted);
