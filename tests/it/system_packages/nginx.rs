@@ -73,8 +73,8 @@ async fn start(files: &Path, upstream: &str, requests_max: u32) -> (Child, u16) 
     panic!("no port stays free");
 }
 
-/// `None` if another process has the port.
-async fn try_start(files: &Path, upstream: &str, requests_max: u32, port: u16) -> Option<Child> {
+/// Starts nginx with these servers. It keeps all of its files in the directory, its log in `error.log`.
+pub(super) fn spawn_nginx(files: &Path, servers: &str) -> Child {
     let path = files.display();
     let config = format!(
         "daemon off; master_process off; pid {path}/pid; error_log {path}/error.log;
@@ -83,19 +83,27 @@ async fn try_start(files: &Path, upstream: &str, requests_max: u32, port: u16) -
              access_log off;
              client_body_temp_path {path}/body; proxy_temp_path {path}/proxy;
              fastcgi_temp_path {path}/fastcgi; uwsgi_temp_path {path}/uwsgi; scgi_temp_path {path}/scgi;
-             server {{
-                 listen 127.0.0.1:{port} ssl http2;
-                 keepalive_requests {requests_max};
-                 ssl_certificate {path}/cert.pem; ssl_certificate_key {path}/key.pem;
-                 location / {{ proxy_pass {upstream}; }}
-             }}
+             {servers}
          }}"
     );
-    std::fs::write(files.join("nginx.conf"), config).unwrap();
-    let conf = files.join("nginx.conf");
+    let (conf, log) = (files.join("nginx.conf"), files.join("error.log"));
+    std::fs::write(&conf, config).unwrap();
+    spawn("nginx", &["-c", conf.to_str().unwrap(), "-e", log.to_str().unwrap()])
+}
+
+/// `None` if another process has the port.
+async fn try_start(files: &Path, upstream: &str, requests_max: u32, port: u16) -> Option<Child> {
+    let path = files.display();
+    let server = format!(
+        "server {{
+             listen 127.0.0.1:{port} ssl http2;
+             keepalive_requests {requests_max};
+             ssl_certificate {path}/cert.pem; ssl_certificate_key {path}/key.pem;
+             location / {{ proxy_pass {upstream}; }}
+         }}"
+    );
     let (log, pid) = (files.join("error.log"), files.join("pid"));
-    let arguments = ["-c", conf.to_str().unwrap(), "-e", log.to_str().unwrap()];
-    let mut nginx = spawn("nginx", &arguments);
+    let mut nginx = spawn_nginx(files, &server);
     let mut ended = false;
     until("nginx listens", async || {
         ended = nginx.try_wait().unwrap().is_some();

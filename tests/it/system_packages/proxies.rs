@@ -7,6 +7,7 @@ use reqwest::{Certificate, Client, StatusCode};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::process::Child;
 
+use super::nginx::spawn_nginx;
 use super::spawn;
 use crate::support::binary::Binary;
 use crate::support::client;
@@ -107,19 +108,7 @@ async fn nginx_serves_by_its_example() {
                 ("/etc/ssl/events.example.com/privkey.pem", &format!("{path}/key.pem")),
             ],
         );
-        let config = format!(
-            "daemon off; master_process off; pid {path}/pid; error_log {path}/error.log;
-             events {{ worker_connections 512; }}
-             http {{
-                 access_log off;
-                 client_body_temp_path {path}/body; proxy_temp_path {path}/proxy;
-                 fastcgi_temp_path {path}/fastcgi; uwsgi_temp_path {path}/uwsgi; scgi_temp_path {path}/scgi;
-                 {site}
-             }}"
-        );
-        let (conf, log) = (files.join("nginx.conf"), files.join("error.log"));
-        std::fs::write(&conf, config).unwrap();
-        spawn("nginx", &["-c", conf.to_str().unwrap(), "-e", log.to_str().unwrap()])
+        spawn_nginx(files, &site)
     })
     .await;
 }
