@@ -217,15 +217,16 @@ impl Recorder {
     /// take.
     async fn record_outcomes(&self, tries_held: bool) -> Unrecorded {
         let Batch { outcomes, held, at_fault, .. } = &self.batch;
+        let (tried, untried): (&[_], &[_]) = if tries_held { (held, &[]) } else { (&[], held) };
         // The new ones first: they may show that the store takes others than those that are held.
-        let mut parts = vec![(outcomes.as_slice(), Tried::New)];
-        if tries_held {
-            parts.insert(0, (held.as_slice(), Tried::Held));
-        }
+        let mut parts = vec![(tried, Tried::Held), (outcomes.as_slice(), Tried::New)];
         let (mut doubtful, mut aside) = (Vec::new(), Vec::new());
         let mut has_failed = !held.is_empty();
         // The kinds of which outcomes were recorded after something had failed.
         let mut taken = HashSet::new();
+        let is_alone = |taken: &HashSet<_>, outcome: &Outcome| {
+            taken.contains(&kind(outcome)) || at_fault.contains(&outcome.delivery_id)
+        };
         while let Some((part, tried)) = parts.pop() {
             match (self.write(part, tried).await, part) {
                 // A stale outcome changes nothing, and shows nothing.
@@ -244,18 +245,14 @@ impl Recorder {
                     parts.extend([(second, tried), (first, tried)]);
                 }
             }
-            let is_alone = |outcome: &&Outcome| {
-                taken.contains(&kind(outcome)) || at_fault.contains(&outcome.delivery_id)
-            };
-            if doubtful.len() >= DOUBTS_MAX && !doubtful.iter().any(is_alone) {
+            if doubtful.len() >= DOUBTS_MAX
+                && !doubtful.iter().any(|outcome| is_alone(&taken, outcome))
+            {
                 break;
             }
         }
-        let is_alone = |outcome: &&Outcome| {
-            taken.contains(&kind(outcome)) || at_fault.contains(&outcome.delivery_id)
-        };
+        let is_alone = |outcome: &&Outcome| is_alone(&taken, outcome);
         let (alone, doubtful): (Vec<_>, Vec<_>) = doubtful.into_iter().partition(is_alone);
-        let untried = if tries_held { &[][..] } else { held.as_slice() };
         let at_fault = untried.iter().filter(is_alone).map(|outcome| outcome.delivery_id).collect();
         // What was not tried comes first the next time.
         let parts = parts.into_iter().rev().flat_map(|(part, _)| part);
