@@ -217,7 +217,7 @@ impl Store {
         change.apply(&mut after);
         if before.disabled_reason.is_some() && after.disabled_reason.is_none() {
             // Nobody could read an inbox while it was disabled.
-            after.last_read_at = after.last_read_at.max(after.last_read_at.map(|_| now));
+            after.last_read_at = after.last_read_at.map(|read| read.max(now));
         }
         if let Some(headers) = &change.headers {
             let context = CipherContext { org, endpoint: id };

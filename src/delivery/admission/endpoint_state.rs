@@ -196,12 +196,12 @@ impl<T> EndpointState<T> {
         own.and_then(|own| usize::try_from(own).ok()).unwrap_or(default)
     }
 
-    /// Maximum deliveries that may wait for it here, whatever room there is.
+    /// Maximum deliveries that may wait for it here, whatever room there is and whatever its rate limit.
     pub(super) fn queue_max(&self, concurrency: usize, now: Monotonic) -> usize {
         if self.endpoint.policy.ordered || !self.is_known_quick(now) {
             return 0;
         }
-        self.work(concurrency, QUEUE_TIME).min(self.rate_max()).min(QUEUE_MAX)
+        self.work(concurrency, QUEUE_TIME).min(QUEUE_MAX)
     }
 
     /// Maximum deliveries that may wait or be reserved for it because of its rate limit, which starts no more within
