@@ -106,7 +106,7 @@ impl EndpointCache {
         entry.into_entry().map_or(read, Entry::into_value)
     }
 
-    /// Counts an endpoint of which something could not be read.
+    /// Counts an endpoint whose row or deliveries could not be read.
     pub(super) fn note_unreadable(&self) {
         self.metrics.hookgate_endpoints_unreadable_total.inc();
     }

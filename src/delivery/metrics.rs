@@ -21,7 +21,7 @@ metrics! {
         @core hookgate_event_delivery_seconds: Histogram = DELIVERY_SECONDS,
         /// Attempts by result.
         @core webhook_deliveries_total: CounterBy<WebhookResult>,
-        /// Endpoints of which the row, or what is due, could not be read, each time that it was tried; their deliveries wait.
+        /// Endpoints whose row, or whose due deliveries, could not be read; counted at each try. Their deliveries wait.
         hookgate_endpoints_unreadable_total: Counter,
         /// Requests that HTTP/2 receivers did not process and that were sent again within their attempt.
         hookgate_webhook_resends_total: Counter,

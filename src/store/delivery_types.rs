@@ -69,6 +69,7 @@ impl Store {
         }
         Ok(Types::Keys(types.iter().map(|event_type| type_key(org, event_type)).collect()))
     }
+
     /// The types of those of these events that are held, in PostgreSQL, for pending deliveries although their day was
     /// dropped.
     pub(super) async fn types_of_held(

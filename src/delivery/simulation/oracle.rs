@@ -159,7 +159,7 @@ impl Oracle {
         record.is_unclear || record.may_be_held || record.paused_until.is_some()
     }
 
-    /// An endpoint has changed: what was seen of it does not count any more. One that has moved starts afresh; of another,
+    /// An endpoint has changed: what was seen of it no longer counts. One that has moved starts afresh; of another,
     /// nobody can tell.
     pub(super) fn forget(&mut self, endpoint: EndpointId, is_moved: bool) {
         let (is_unclear, may_be_held) = (!is_moved, !is_moved);

@@ -22,7 +22,7 @@ const COPY_BYTES: usize = 1024 * 1024;
 pub struct JournalBackup {
     /// What it holds.
     pub extent: JournalExtent,
-    /// The names of its segments of which some bytes could not be read.
+    /// The names of the segments with bytes that could not be read.
     pub damaged_segments: Vec<String>,
 }
 
