@@ -118,11 +118,27 @@ impl Binary {
 
     /// Stops it (SIGTERM), and returns its log. Panics when it exits with an error.
     pub(crate) async fn stop(mut self) -> Vec<String> {
-        kill_process(self.pid(), Signal::TERM).unwrap();
+        self.ask_to_stop();
         let status = self.child.wait().await.unwrap();
         let log = self.log.join_next().await.unwrap().unwrap();
         assert!(status.success(), "{status}: {log:#?}");
         log
+    }
+
+    /// Sends SIGTERM.
+    pub(crate) fn ask_to_stop(&self) {
+        kill_process(self.pid(), Signal::TERM).unwrap();
+    }
+
+    /// Waits until its main thread has ended; the system may still wait for others.
+    #[cfg(target_os = "linux")]
+    pub(crate) async fn left_main(&self) {
+        let stat = format!("/proc/{}/stat", self.pid().as_raw_nonzero());
+        until("its main thread ends", async || {
+            let stat = std::fs::read_to_string(&stat).unwrap();
+            stat.rsplit_once(") ").unwrap().1.starts_with('Z')
+        })
+        .await;
     }
 
     /// Waits until it ends by itself.

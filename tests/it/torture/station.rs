@@ -104,11 +104,16 @@ impl Station {
     pub(super) async fn seed_expired(&self) {
         let arguments = ["seed", "--events", "5000", "--days", "3", "--until"];
         let until = Clock::system().now().minus(Duration::from_hours(48)).to_string();
+        self.run(&[&arguments[..], &[&until]].concat()).await;
+    }
+
+    /// Runs another command of the program, which must succeed.
+    pub(super) async fn run(&self, arguments: &[&str]) {
         let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_hookgate"));
-        command.args(arguments).arg(until).current_dir("/").env_clear();
+        command.args(arguments).current_dir("/").env_clear();
         command.env("DATA_DIR", self.data_dir.path()).envs(self.settings());
-        let seeded = command.output().await.unwrap();
-        assert!(seeded.status.success(), "{seeded:?}");
+        let output = command.output().await.unwrap();
+        assert!(output.status.success(), "{output:?}");
     }
 
     /// The data directory as seen from here.
@@ -134,6 +139,13 @@ impl Station {
     /// SIGTERM; the log, once it has ended well.
     pub(super) async fn stop(&mut self) -> Vec<String> {
         self.server.take().unwrap().stop().await
+    }
+
+    /// SIGTERM; its process, which may take its time to end.
+    pub(super) fn ask_to_stop(&mut self) -> Binary {
+        let server = self.server.take().unwrap();
+        server.ask_to_stop();
+        server
     }
 
     /// Starts a server on what the last one left, and tells the clients.

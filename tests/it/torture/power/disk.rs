@@ -36,6 +36,8 @@ pub(super) struct Disk {
     next: Number,
     dice: Dice,
     fault: Option<Fault>,
+    /// Whether an operation that a fault made hang is not to end yet.
+    hangs: bool,
 }
 
 /// A file or a directory.
@@ -87,6 +89,8 @@ pub(super) enum Effect {
     Fail(i32),
     /// The operation takes longer.
     Delay(Duration),
+    /// The operation does not end until the disk goes on.
+    Hang,
 }
 
 /// How much of what is not stable survives a cut.
@@ -109,6 +113,7 @@ impl Disk {
             next: ROOT + 1,
             dice,
             fault: None,
+            hangs: false,
         }
     }
 
@@ -243,7 +248,18 @@ impl Disk {
             return None;
         }
         self.fault = None;
+        self.hangs = matches!(fault.effect, Effect::Hang);
         Some(fault.effect)
+    }
+
+    /// Whether an operation is hanging.
+    pub(super) const fn hangs(&self) -> bool {
+        self.hangs
+    }
+
+    /// Lets it end.
+    pub(super) const fn go_on(&mut self) {
+        self.hangs = false;
     }
 
     /// The disk after a power cut.

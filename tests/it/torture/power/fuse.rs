@@ -41,6 +41,12 @@ impl Mounted {
                 std::thread::sleep(delay);
                 None
             }
+            Effect::Hang => {
+                while self.disk().hangs() {
+                    std::thread::sleep(Duration::from_millis(10));
+                }
+                None
+            }
         }
     }
 

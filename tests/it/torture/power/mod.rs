@@ -85,6 +85,10 @@ fn delay(file: &'static str) -> Fault {
     Fault { operation: Operation::Sync, file, effect }
 }
 
+/// A sync of the journal that does not end until the disk goes on.
+pub(super) const HANG: Fault =
+    Fault { operation: Operation::Sync, file: ".segment", effect: Effect::Hang };
+
 impl PowerDisk {
     /// Mounts one. Panics where the system has no FUSE, or lets this user not mount.
     pub(super) fn mount(mountpoint: &Path, dice: &mut Dice) -> Self {
@@ -113,6 +117,11 @@ impl PowerDisk {
     pub(super) async fn strike(&self, fault: Fault) {
         self.disk().arm(fault);
         until("the fault strikes", async || !self.disk().is_armed()).await;
+    }
+
+    /// Ends what [`HANG`] made hang.
+    pub(super) fn go_on(&self) {
+        self.disk().go_on();
     }
 
     fn disk(&self) -> MutexGuard<'_, Disk> {
