@@ -6,11 +6,13 @@
 
 use std::io;
 use std::path::Path;
+use std::sync::Arc;
 
 use super::JournalError;
 use super::checkpoint::CheckpointFile;
 use super::file_system::{FileSystem, is_unreadable, read_full, read_past_damage, write_all};
-use super::format::Checkpoint;
+use super::format::{Checkpoint, JournalId, SEGMENT_HEADER_BYTES};
+use super::frame_scan::{Found, Frames};
 use super::journal_records::{JournalExtent, extent};
 use super::listing::Listing;
 
@@ -49,6 +51,11 @@ pub fn back_up(fs: &dyn FileSystem, dir: &Path, to: &Path) -> Result<JournalBack
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => return Err(JournalError::io("copy", &dir.join(name), error)),
         }
+    }
+    if let Some((first_seq, name)) = copied.last() {
+        let written = (before.id, *first_seq);
+        let cut = cut_at_hole(fs, written, &dir.join(name), &to.join(name));
+        cut.map_err(|error| JournalError::io("copy", &dir.join(name), error))?;
     }
     let after = checkpoint_of(fs, dir)?;
     for (index, (first_seq, name)) in segments.iter().enumerate() {
@@ -106,4 +113,35 @@ fn copy(fs: &dyn FileSystem, from: &Path, to: &Path) -> io::Result<Copied> {
     copy.set_len(bytes.max(at))?;
     copy.sync_all()?;
     Ok(Copied { is_damaged })
+}
+
+/// Cuts the copy of a segment that was written meanwhile where it lacks a record that the segment has. A group that was
+/// written while the piece that holds its beginning had been read, and the next one had not, leaves such a hole, with
+/// later groups behind it, which would be taken for damage. All of them were written after the copy was begun.
+fn cut_at_hole(
+    fs: &dyn FileSystem,
+    (id, first_seq): (JournalId, u64),
+    from: &Path,
+    to: &Path,
+) -> io::Result<()> {
+    let copy = fs.open(to)?;
+    let bytes = copy.length()?;
+    let mut frames = Frames::new(Arc::clone(&copy), id, SEGMENT_HEADER_BYTES);
+    let mut seq = first_seq;
+    while matches!(frames.read(seq, bytes)?, Found::Frame(..)) {
+        seq += 1;
+    }
+    let at = frames.position();
+    let segment = match fs.open(from) {
+        // Stored and freed by now.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        segment => segment?,
+    };
+    let behind = segment.length()?;
+    if matches!(Frames::new(segment, id, at).read(seq, behind)?, Found::Frame(..)) {
+        copy.set_len(at)?;
+        copy.set_len(bytes)?;
+        copy.sync_all()?;
+    }
+    Ok(())
 }

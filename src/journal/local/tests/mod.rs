@@ -1,5 +1,6 @@
 //! The local journal's promises, on a real disk and on one that fails on demand.
 
+mod backup;
 mod damage;
 mod faults;
 mod model;
