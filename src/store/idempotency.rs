@@ -24,7 +24,7 @@ pub struct NamedRequest<'a> {
     pub name: &'a IdempotencyKey,
     /// SHA-256 of what it asks for.
     pub digest: &'a [u8; 32],
-    /// When it was claimed.
+    /// When it was claimed, by the schedule time.
     pub at: Timestamp,
 }
 

@@ -236,3 +236,27 @@ async fn steps_by_a_day_delay_no_retry_and_leave_no_stamp_ahead_and_keep_the_ord
     assert_eq!(numbers(&receiver)[11..], [6, 7, 8, 9, 9, 10, 11]);
     again.stop();
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn batch_is_accepted_once_by_its_idempotency_key_whatever_the_clocks_of_servers_say() {
+    let dirs = [(); 2].map(|()| crate::support::temporary::directory());
+    let url = fresh_database().await;
+    let receiver = Receiver::start().await;
+    let store = postgres_store(&url, dirs[0].path()).await;
+    let tenant = Tenant::create(store, &receiver, DeliveryPolicy::default()).await;
+    let flag = format!("--database-url={url}");
+    let one = Server::start(dirs[0].path(), &[&flag], Clock::system()).await;
+    // Answers are kept for a day, which has passed by this one.
+    let ahead = Server::start(dirs[1].path(), &[&flag], Clock::shifted(2 * DAY)).await;
+    let batch = async |server: &Server| {
+        let request = client().post(format!("{}/api/events/batch", server.url));
+        let request = request.header("x-api-key", &tenant.key).header("idempotency-key", "once");
+        let body = json!({"events": [{"type": "a", "payload": 1}]}).to_string();
+        answer(json_body(request, body)).await.expect(202)
+    };
+    let first = batch(&one).await;
+    assert_eq!(batch(&ahead).await, first);
+    assert_eq!(batch(&one).await, first);
+    one.stop();
+    ahead.stop();
+}

@@ -193,7 +193,9 @@ impl System<'_> {
     /// The same while events that were accepted at `oldest_unstored` may have to be stored yet: the keys of those
     /// that they may be copies of are kept.
     pub async fn maintain_behind(self, now: Timestamp, oldest_unstored: Timestamp) -> Result<()> {
-        let oldest = now.min(oldest_unstored).min(self.0.due(now));
+        // By the earlier of two clocks, so that one which is ahead deletes nothing too early.
+        let earliest = now.min(self.0.due(now));
+        let oldest = earliest.min(oldest_unstored);
         let oldest_kept = oldest.minus(self.0.dedup_window).minus(DEDUP_KEYS_KEPT_LONGER);
         let mut created = Ok(());
         if let Engine::Postgres(engine) = &*self.0.engine {
@@ -203,7 +205,7 @@ impl System<'_> {
         let engine = &self.0.engine;
         delete_in_steps(engine, delete_dedup_keys(engine.dialect()), oldest_kept).await?;
         let sql = idempotency::delete_answers(engine.dialect());
-        delete_in_steps(engine, sql, idempotency::oldest_kept(now)).await?;
+        delete_in_steps(engine, sql, idempotency::oldest_kept(earliest)).await?;
         delete_in_steps(engine, sessions::delete_ended(engine.dialect()), now).await?;
         if let Engine::Sqlite(engine) = &**engine {
             // Autovacuum does it on PostgreSQL.
