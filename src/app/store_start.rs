@@ -61,8 +61,10 @@ impl StoreStart {
         mark.begin(store).await?;
         prepare_days(store, clock).await;
         Schedule::start(store.clone(), clock.clone()).await?;
-        let released = registration.release_old(store, clock.schedule()).await?
-            + registration.beat(store, clock.schedule()).await?.released;
+        let old = registration.release_old(store, clock.schedule()).await?;
+        let beat = registration.beat(store, clock.schedule()).await?;
+        beat.log_copies();
+        let released = old + beat.released;
         if released > 0 {
             tracing::info!(released, "recovered leased deliveries from the previous run");
         }

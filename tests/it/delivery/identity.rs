@@ -49,6 +49,27 @@ async fn copy_of_a_data_directory_sends_nothing_twice_and_is_named() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn copy_of_a_data_directory_with_its_sqlite_file_sends_nothing_that_is_in_flight_and_says_so()
+{
+    let receiver = hanging_at_first().await;
+    let original = Delivering::start(&LONG_LEASE).await;
+    original.endpoint(&receiver.url()).await;
+    original.publish(EVENTS).await;
+    receiver.requested(EVENTS).await;
+    let copied = copy_of(original.directory.path());
+    let copy = Delivering::again((copied, original.tenant.clone()), &LONG_LEASE).await;
+    // What is new is sent, and so would be what was released.
+    copy.publish(1).await;
+    receiver.requested(EVENTS + 1).await;
+    copy.delivered(1).await;
+    assert_eq!(receiver.requests(), EVENTS + 1);
+    let log = copy.binary.stop().await;
+    let named = log.iter().filter(|line| line.contains("moved or copied from a server"));
+    assert_eq!(named.count(), 1, "{log:#?}");
+    original.kill().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn killed_server_on_postgresql_resumes_its_deliveries_at_once() {
     let url = postgres::fresh_database().await;
     resumes_at_once(&[LONG_LEASE[0], LONG_LEASE[1], ("DATABASE_URL", url.as_str())]).await;
