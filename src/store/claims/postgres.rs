@@ -9,7 +9,9 @@ use uuid::Uuid;
 use super::due_index::{IS_SENT_TO, head, kept};
 use super::{Claimed, EventKey, LeaseRequest, LeasedRow, claimed, event_keys, if_readable};
 use crate::domain::EndpointId;
-use crate::store::engine::{Args, Dialect, Engine, PgSession, Row, args, column, timestamptz};
+use crate::store::engine::{
+    Args, Dialect, Engine, PgSession, Row, answered, args, column, timestamptz,
+};
 use crate::store::{Result, events};
 
 /// Leases the due deliveries of the granted endpoints.
@@ -135,13 +137,15 @@ async fn events_in(
          ) e",
         events::COLUMNS
     );
-    let rows = sqlx::query(AssertSqlSafe(sql))
-        .bind(column(keys, |(id, _)| id.uuid()))
-        .bind(column(keys, |(_, at)| timestamptz(*at)))
-        .bind(keys.iter().map(|(_, at)| *at).min().map(timestamptz))
-        .bind(keys.iter().map(|(_, at)| *at).max().map(timestamptz))
-        .persistent(session.is_prepared())
-        .fetch_all(session.connection())
-        .await?;
+    let rows = answered(
+        sqlx::query(AssertSqlSafe(sql))
+            .bind(column(keys, |(id, _)| id.uuid()))
+            .bind(column(keys, |(_, at)| timestamptz(*at)))
+            .bind(keys.iter().map(|(_, at)| *at).min().map(timestamptz))
+            .bind(keys.iter().map(|(_, at)| *at).max().map(timestamptz))
+            .persistent(session.is_prepared())
+            .fetch_all(session.connection()),
+    )
+    .await?;
     Ok(rows.into_iter().map(Row::Postgres).collect())
 }

@@ -12,6 +12,15 @@ pub(crate) enum Dialect {
 }
 
 impl Dialect {
+    /// The timeline that the database is on, as the column `timeline`. A SQLite file has one only.
+    pub(crate) const fn timeline(self) -> &'static str {
+        match self {
+            Self::Sqlite => "'' AS timeline",
+            // The first part of the name of a file of its log.
+            Self::Postgres => "substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8) AS timeline",
+        }
+    }
+
     /// A row lock such as `FOR UPDATE`, to end a SELECT with. SQLite needs none: one transaction writes
     /// at a time.
     pub(crate) const fn lock(self, lock: &'static str) -> &'static str {

@@ -40,7 +40,7 @@ pub(crate) use multi_row::{MultiRow, ROWS_MAX};
 pub(crate) use postgres::{PostgresEngine, column, timestamptz};
 pub use query_plan::QueryPlans;
 pub(crate) use row::Row;
-pub(crate) use session::PgSession;
+pub(crate) use session::{PgSession, answered};
 pub use split::ConnectionSplit;
 pub(crate) use split::Workload;
 pub(crate) use sqlite::{SqliteEngine, id_list};

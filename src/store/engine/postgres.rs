@@ -13,8 +13,8 @@
 //! # Failure
 //! No connection within `DATABASE_TIMEOUT`, a statement or lock that takes too long, a lost
 //! deadlock, a server that stops: [`StoreError::Unavailable`], and the transaction is rolled back. After a failover
-//! sessions with the former primary are closed: once a statement was refused as on a standby, every older
-//! connection is asked, before it is used, whether it takes writes.
+//! sessions with the former primary are closed: once a statement was refused as on a standby, or not answered in time,
+//! every older connection is asked, before and after it is used, whether it takes writes.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,11 +22,12 @@ use std::time::Duration;
 use sqlx::postgres::{PgConnectOptions, PgListener, PgPool, PgPoolOptions};
 use sqlx::{AssertSqlSafe, ConnectOptions, Postgres, SqlStr};
 use time::OffsetDateTime;
+use tokio::time::timeout;
 
-use super::hosts::{DatabaseHosts, takes_writes};
+use super::hosts::{ANSWER_MAX, DatabaseHosts, takes_writes};
 use super::read_pool::{ReadPool, ReadSource};
 use super::replica::{Replica, ReplicaParts};
-use super::session::{PgSession, SessionSetup};
+use super::session::{PgSession, SessionSetup, answered};
 use super::split::Pools;
 use super::watches::Watches;
 use super::{Args, ConnectionSplit, QueryPlans, Row, Workload, statement};
@@ -55,6 +56,8 @@ pub(crate) struct PostgresEngine {
     direct: Option<Arc<DatabaseHosts>>,
 }
 
+/// The longest silence of the database about changes before it is asked whether it is there.
+const SILENCE_MAX: Duration = Duration::from_secs(10);
 /// The channel that the triggers on keys and organisations notify.
 const CHANGES: &str = "hookgate_changes";
 
@@ -144,9 +147,9 @@ impl PostgresEngine {
     pub(crate) async fn begin(&self) -> Result<PgSession> {
         let SessionSetup { is_prepared, begin } = &self.setup;
         let tx = if *is_prepared {
-            self.pool.begin().await?
+            answered(self.pool.begin()).await?
         } else {
-            self.pool.begin_with(AssertSqlSafe(Arc::clone(begin))).await?
+            answered(self.pool.begin_with(AssertSqlSafe(Arc::clone(begin)))).await?
         };
         let mut session = PgSession::of_transaction(tx, *is_prepared);
         session.plans.clone_from(&self.plans);
@@ -249,11 +252,18 @@ impl PostgresEngine {
             .await?;
         let mut listener = PgListener::connect_with(&pool).await?;
         listener.listen(CHANGES).await?;
+        // Once at the start, too: changes made before it listened were not heard.
+        wakes.iter().for_each(Wake::wake);
         loop {
-            // Once at the start, too: changes made before it listened were not heard.
-            wakes.iter().for_each(Wake::wake);
-            if listener.try_recv().await?.is_none() {
-                return Ok(());
+            match timeout(SILENCE_MAX, listener.try_recv()).await {
+                Ok(Ok(Some(_))) => wakes.iter().for_each(Wake::wake),
+                Ok(Ok(None)) => return Ok(()),
+                Ok(Err(error)) => return Err(error.into()),
+                // Perhaps nothing has changed, perhaps the host is gone.
+                Err(_) => {
+                    let asking = sqlx::query("SELECT 1").persistent(false).execute(&mut listener);
+                    timeout(ANSWER_MAX, asking).await.map_err(|_| StoreError::no_answer())??;
+                }
             }
         }
     }
@@ -288,10 +298,20 @@ fn pool_options(
                 takes_writes(connection).await
             })
         })
+        .after_release(|connection, session| {
+            Box::pin(async move {
+                if !error::is_suspect(session.age) {
+                    return Ok(true);
+                }
+                // Without a limit, what no longer answers would have its place in the pool for ever.
+                let asked = timeout(ANSWER_MAX, takes_writes(connection)).await;
+                asked.unwrap_or(Err(sqlx::Error::PoolTimedOut))
+            })
+        })
 }
 
 async fn connect_error(options: &PgConnectOptions, config: &StoreConfig) -> StoreError {
-    let error = match tokio::time::timeout(config.database_timeout, options.connect()).await {
+    let error = match timeout(config.database_timeout, options.connect()).await {
         Ok(Err(error)) => error,
         Ok(Ok(_)) | Err(_) => sqlx::Error::PoolTimedOut,
     };

@@ -4,12 +4,14 @@
 //! each statement runs in a transaction, which begins with the settings, and none is prepared under a name.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use sqlx::pool::PoolConnection;
 use sqlx::{AssertSqlSafe, PgConnection, Postgres, Transaction};
+use tokio::time::timeout;
 
 use super::QueryPlans;
-use crate::store::Result;
+use crate::store::{Result, StoreError, error};
 
 /// Settings of every session, in place of the server's and the role's defaults.
 const SETTINGS: [(&str, &str); 23] = [
@@ -55,6 +57,19 @@ fn settings(set: &str, statement_timeout: Option<&str>) -> String {
         _ => format!("{set} {name} = '{value}'; "),
     };
     SETTINGS.iter().map(statement).collect()
+}
+
+/// The longest wait for an answer: what the database may take for a statement, and some.
+const STATEMENT_WAIT_MAX: Duration = Duration::from_secs(35);
+
+/// An answer of the database. The network never tells of a host that is gone without a word once it has received a
+/// statement, so that a session with it would be in use for ever: after [`STATEMENT_WAIT_MAX`] every session is suspected.
+pub(crate) async fn answered<T>(answer: impl Future<Output = Result<T, sqlx::Error>>) -> Result<T> {
+    let Ok(answer) = timeout(STATEMENT_WAIT_MAX, answer).await else {
+        error::suspect_sessions();
+        return Err(StoreError::no_answer());
+    };
+    Ok(answer?)
 }
 
 /// How sessions are set up.
@@ -137,7 +152,7 @@ impl PgSession {
     pub(crate) async fn commit(self) -> Result<()> {
         match self.link {
             Link::Connection(_) => Ok(()),
-            Link::Transaction(tx) => Ok(tx.commit().await?),
+            Link::Transaction(tx) => answered(tx.commit()).await,
         }
     }
 
@@ -145,7 +160,7 @@ impl PgSession {
     pub(crate) async fn rollback(self) -> Result<()> {
         match self.link {
             Link::Connection(_) => Ok(()),
-            Link::Transaction(tx) => Ok(tx.rollback().await?),
+            Link::Transaction(tx) => answered(tx.rollback()).await,
         }
     }
 }

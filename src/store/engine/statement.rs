@@ -4,7 +4,7 @@ use sqlx::postgres::PgArguments;
 use sqlx::sqlite::SqliteArguments;
 use sqlx::{PgConnection, SqlStr, SqliteExecutor};
 
-use super::{Args, PgSession, Row};
+use super::{Args, PgSession, Row, answered};
 use crate::store::Result;
 
 /// Runs a statement and returns how many rows it changed.
@@ -14,7 +14,7 @@ pub(super) async fn execute_postgres(
     args: Args<'_>,
 ) -> Result<u64> {
     let query = sqlx::query_with(sql, for_postgres(args)?).persistent(session.is_prepared());
-    Ok(query.execute(session.connection()).await?.rows_affected())
+    Ok(answered(query.execute(session.connection())).await?.rows_affected())
 }
 
 /// Reads every row that a statement answers with.
@@ -45,7 +45,7 @@ pub(super) async fn all_on(
     is_prepared: bool,
 ) -> Result<Vec<Row>> {
     let query = sqlx::query_with(sql, for_postgres(args)?).persistent(is_prepared);
-    let rows = query.fetch_all(connection).await?;
+    let rows = answered(query.fetch_all(connection)).await?;
     Ok(rows.into_iter().map(Row::Postgres).collect())
 }
 

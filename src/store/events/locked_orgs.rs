@@ -6,7 +6,7 @@ use uuid::Uuid;
 use super::{EventBatch, OrgEndpoints};
 use crate::domain::{OrgId, Timestamp};
 use crate::store::Result;
-use crate::store::engine::{PgSession, column};
+use crate::store::engine::{PgSession, answered, column};
 
 /// What the organisations of a batch are now.
 pub(super) struct OrgStates {
@@ -22,13 +22,15 @@ pub(super) async fn org_states(
     orgs: &[OrgId],
     batch: EventBatch<'_>,
 ) -> Result<OrgStates> {
-    let rows: Vec<(Uuid, i64, Option<OffsetDateTime>)> = sqlx::query_as(
-        "SELECT id, endpoints_version, erased_until FROM orgs
+    let rows: Vec<(Uuid, i64, Option<OffsetDateTime>)> = answered(
+        sqlx::query_as(
+            "SELECT id, endpoints_version, erased_until FROM orgs
          WHERE id = ANY ($1) ORDER BY id FOR KEY SHARE",
+        )
+        .bind(column(orgs, |org| org.uuid()))
+        .persistent(session.is_prepared())
+        .fetch_all(session.connection()),
     )
-    .bind(column(orgs, |org| org.uuid()))
-    .persistent(session.is_prepared())
-    .fetch_all(session.connection())
     .await?;
     let mut states = OrgStates { stale: Vec::new(), reached: Vec::new() };
     for (org, now, erased_until) in rows {

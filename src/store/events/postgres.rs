@@ -15,7 +15,7 @@ use super::postgres_sql::{INSERT, WRITE, WRITE_NEW};
 use super::{EventBatch, Persisted, org_endpoints};
 use crate::domain::{DeliveryId, Event, Lease, OrgId, Timestamp};
 use crate::store::changes::{self, ChangesByOrg};
-use crate::store::engine::{PgSession, PostgresEngine, column, timestamptz};
+use crate::store::engine::{PgSession, PostgresEngine, answered, column, timestamptz};
 use crate::store::rollups::delta;
 use crate::store::{Result, Store, StoreError, erasures};
 
@@ -213,7 +213,7 @@ async fn write(
     };
     let record = |event: &&Event| delta::of_event(event, kept);
     let records = events.iter().map(record).collect::<Result<Vec<_>>>()?;
-    let (stored, planned, dropped, leased, stale): (i64, i64, i64, Vec<Uuid>, bool) =
+    let (stored, planned, dropped, leased, stale): (i64, i64, i64, Vec<Uuid>, bool) = answered(
         sqlx::query_as_with(statement, event_arguments(events, options)?)
             .bind(interval(dedup_window))
             .bind(column(rows, |row| row.event.org_id.uuid()))
@@ -233,8 +233,9 @@ async fn write(
             .bind(column(rows, PendingRow::type_key))
             .bind(column(rows, PendingRow::event_type))
             .persistent(session.is_prepared())
-            .fetch_one(session.connection())
-            .await?;
+            .fetch_one(session.connection()),
+    )
+    .await?;
     Ok(Written {
         stored: usize::try_from(stored).unwrap_or(0),
         planned: usize::try_from(planned).unwrap_or(0),
@@ -254,12 +255,14 @@ async fn insert(
     let deltas = delta::of_events(events.iter().copied(), options.kept)?;
     let (orgs, bodies): (Vec<_>, Vec<_>) =
         deltas.into_iter().map(|(org, body)| (org.uuid(), body)).unzip();
-    let stored = sqlx::query_with(INSERT, event_arguments(events, options)?)
-        .bind(orgs)
-        .bind(bodies)
-        .persistent(session.is_prepared())
-        .execute(session.connection())
-        .await?;
+    let stored = answered(
+        sqlx::query_with(INSERT, event_arguments(events, options)?)
+            .bind(orgs)
+            .bind(bodies)
+            .persistent(session.is_prepared())
+            .execute(session.connection()),
+    )
+    .await?;
     Ok(usize::try_from(stored.rows_affected()).unwrap_or(usize::MAX))
 }
 

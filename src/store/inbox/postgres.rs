@@ -9,7 +9,7 @@ use super::{
 };
 use crate::domain::{OrgId, Timestamp};
 use crate::store::engine::{
-    Args, Dialect, Engine, PostgresEngine, Row, Tx, Value, args, column, timestamptz,
+    Args, Dialect, Engine, PostgresEngine, Row, Tx, Value, answered, args, column, timestamptz,
 };
 use crate::store::{Result, Store, claims};
 
@@ -161,14 +161,16 @@ pub(super) async fn settle(
          WHERE (SELECT count(*) FROM finished) >= 0";
     let mut tx = store.engine.begin().await?;
     let session = tx.postgres()?;
-    let rows = sqlx::query(AssertSqlSafe(statement))
-        .bind(column(settles, |settle| settle.org.uuid()))
-        .bind(column(settles, |settle| settle.inbox.uuid()))
-        .bind(column(settles, |settle| settle.event.uuid()))
-        .bind(timestamptz(now))
-        .persistent(session.is_prepared())
-        .fetch_all(session.connection())
-        .await?;
+    let rows = answered(
+        sqlx::query(AssertSqlSafe(statement))
+            .bind(column(settles, |settle| settle.org.uuid()))
+            .bind(column(settles, |settle| settle.inbox.uuid()))
+            .bind(column(settles, |settle| settle.event.uuid()))
+            .bind(timestamptz(now))
+            .persistent(session.is_prepared())
+            .fetch_all(session.connection()),
+    )
+    .await?;
     let settled = rows.into_iter().map(|row| SettledRow::read(&Row::Postgres(row)));
     let settled = settled.collect::<Result<Vec<_>>>()?;
     count(store, &mut tx, &settled, now).await?;

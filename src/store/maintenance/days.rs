@@ -14,7 +14,7 @@ use time::{Date, OffsetDateTime};
 use super::LOCK_TIMEOUT;
 use crate::domain::Timestamp;
 use crate::store::advisory_locks::PARTITIONS;
-use crate::store::engine::{Engine, PgSession, PostgresEngine};
+use crate::store::engine::{Engine, PgSession, PostgresEngine, answered};
 use crate::store::{Result, Store, StoreError};
 
 /// The partitioned tables, and the column each is partitioned by.
@@ -80,10 +80,10 @@ async fn create_partition(
              (SELECT 1 FROM {default} WHERE {of_day} LIMIT {}) d",
         MOVED_ROWS_MAX + 1
     );
-    let rows: i64 = sqlx::query_scalar(AssertSqlSafe(count))
-        .persistent(false)
-        .fetch_one(tx.connection())
-        .await?;
+    let rows: i64 = answered(
+        sqlx::query_scalar(AssertSqlSafe(count)).persistent(false).fetch_one(tx.connection()),
+    )
+    .await?;
     if rows > MOVED_ROWS_MAX {
         return tx.rollback().await;
     }
@@ -115,18 +115,20 @@ async fn take_default_away(
             return tx.rollback().await;
         }
         let oldest = format!("SELECT (min({column}) AT TIME ZONE 'UTC')::date FROM {default}");
-        let oldest: Option<Date> = sqlx::query_scalar(AssertSqlSafe(oldest))
-            .persistent(false)
-            .fetch_one(tx.connection())
-            .await?;
+        let oldest: Option<Date> = answered(
+            sqlx::query_scalar(AssertSqlSafe(oldest)).persistent(false).fetch_one(tx.connection()),
+        )
+        .await?;
         let Some(day) = oldest else {
             lock(&mut tx, table, lock_timeout).await?;
             run(&mut tx, format!("LOCK TABLE {default} IN ACCESS EXCLUSIVE MODE")).await?;
             let is_empty = format!("SELECT NOT EXISTS (SELECT 1 FROM {default})");
-            let is_empty: bool = sqlx::query_scalar(AssertSqlSafe(is_empty))
-                .persistent(false)
-                .fetch_one(tx.connection())
-                .await?;
+            let is_empty: bool = answered(
+                sqlx::query_scalar(AssertSqlSafe(is_empty))
+                    .persistent(false)
+                    .fetch_one(tx.connection()),
+            )
+            .await?;
             if is_empty {
                 run(&mut tx, format!("DROP TABLE {default}")).await?;
             }
@@ -150,11 +152,13 @@ pub(in crate::store) async fn days_before(
     let mut session = engine.for_statement().await?;
     let sql = "SELECT c.relname::text FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
                WHERE i.inhparent = to_regclass($1)";
-    let names: Vec<String> = sqlx::query_scalar(sql)
-        .bind(table)
-        .persistent(session.is_prepared())
-        .fetch_all(session.connection())
-        .await?;
+    let names: Vec<String> = answered(
+        sqlx::query_scalar(sql)
+            .bind(table)
+            .persistent(session.is_prepared())
+            .fetch_all(session.connection()),
+    )
+    .await?;
     session.commit().await?;
     let last = OffsetDateTime::from(until).date();
     let days: BTreeSet<Date> = names.iter().filter_map(|name| day_of(table, name)).collect();
@@ -239,21 +243,25 @@ fn missing(error: &StoreError) -> Option<((&'static str, &'static str), Date)> {
 }
 
 async fn exists(tx: &mut PgSession, name: &str) -> Result<bool> {
-    let exists = sqlx::query_scalar("SELECT to_regclass($1) IS NOT NULL")
-        .bind(name)
-        .persistent(tx.is_prepared())
-        .fetch_one(tx.connection())
-        .await?;
+    let exists = answered(
+        sqlx::query_scalar("SELECT to_regclass($1) IS NOT NULL")
+            .bind(name)
+            .persistent(tx.is_prepared())
+            .fetch_one(tx.connection()),
+    )
+    .await?;
     Ok(exists)
 }
 
 /// Locks a partitioned table, without its days, against everybody, and the making of days against other instances.
 async fn lock(tx: &mut PgSession, table: &str, lock_timeout: Duration) -> Result<()> {
-    sqlx::query("SELECT pg_advisory_xact_lock($1)")
-        .bind(PARTITIONS)
-        .persistent(tx.is_prepared())
-        .execute(tx.connection())
-        .await?;
+    answered(
+        sqlx::query("SELECT pg_advisory_xact_lock($1)")
+            .bind(PARTITIONS)
+            .persistent(tx.is_prepared())
+            .execute(tx.connection()),
+    )
+    .await?;
     let lock = format!(
         "SET LOCAL lock_timeout = '{}ms'; LOCK TABLE ONLY {table} IN ACCESS EXCLUSIVE MODE",
         lock_timeout.as_millis()
@@ -262,7 +270,7 @@ async fn lock(tx: &mut PgSession, table: &str, lock_timeout: Duration) -> Result
 }
 
 async fn run(tx: &mut PgSession, sql: String) -> Result<()> {
-    sqlx::raw_sql(AssertSqlSafe(sql)).execute(tx.connection()).await?;
+    answered(sqlx::raw_sql(AssertSqlSafe(sql)).execute(tx.connection())).await?;
     Ok(())
 }
 

@@ -8,7 +8,7 @@ use super::endpoint_health::{EndpointHealth, TIME_RESOLUTION};
 use super::operational_events;
 use super::row::{OutcomeRow, rows};
 use crate::domain::{DeadReason, ErrorClass, Outcome, Timestamp};
-use crate::store::engine::{PgSession, PostgresEngine, column, timestamptz};
+use crate::store::engine::{PgSession, PostgresEngine, answered, column, timestamptz};
 use crate::store::rollups::delta;
 use crate::store::{Result, Store, changes, storable};
 
@@ -119,13 +119,15 @@ async fn record_successes(
         finish!(" WHERE (SELECT count(*) FROM touched) >= 0"),
         " SELECT count(*) FROM finished"
     );
-    let (counted,): (i64,) = sqlx::query_as_with(statement, outcome_arguments(rows)?)
-        .bind(health.endpoints())
-        .bind(timestamptz(newest))
-        .bind(timestamptz(newest.minus(TIME_RESOLUTION)))
-        .persistent(session.is_prepared())
-        .fetch_one(session.connection())
-        .await?;
+    let (counted,): (i64,) = answered(
+        sqlx::query_as_with(statement, outcome_arguments(rows)?)
+            .bind(health.endpoints())
+            .bind(timestamptz(newest))
+            .bind(timestamptz(newest.minus(TIME_RESOLUTION)))
+            .persistent(session.is_prepared())
+            .fetch_one(session.connection()),
+    )
+    .await?;
     Ok(usize::try_from(counted).unwrap_or(0))
 }
 
@@ -169,12 +171,13 @@ async fn write(
                 ARRAY(SELECT id FROM dead WHERE reason = $18),
                 ARRAY(SELECT event_id FROM dead WHERE reason = $18)"
     );
-    let (counted, ids, events): (i64, Vec<Uuid>, Vec<Uuid>) =
+    let (counted, ids, events): (i64, Vec<Uuid>, Vec<Uuid>) = answered(
         sqlx::query_as_with(statement, outcome_arguments(rows)?)
             .bind(DeadReason::Exhausted.as_str())
             .persistent(session.is_prepared())
-            .fetch_one(session.connection())
-            .await?;
+            .fetch_one(session.connection()),
+    )
+    .await?;
     Ok((usize::try_from(counted).unwrap_or(0), ids.into_iter().zip(events).collect()))
 }
 
