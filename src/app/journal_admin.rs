@@ -9,15 +9,10 @@ use super::admin::{self, AdminError};
 use super::storage;
 use crate::config::StoreConfig;
 use crate::domain::Timestamp;
-use crate::ingest::{JournalReplay, ReplayCounts};
-use crate::journal::{JournalError, JournalExtent, JournalRecords, Record};
+use crate::ingest::{JournalReplay, ReplayCounts, next_records};
+use crate::journal::{JournalError, JournalExtent, JournalRecords};
 use crate::runtime::Clock;
 use crate::store::{Store, StoreError};
-
-/// Records that are stored at once.
-const RECORDS_PER_STEP: usize = 200;
-/// Bytes of them, beyond the first one.
-const BYTES_PER_STEP: usize = 4 * 1024 * 1024;
 
 /// Why a command on the journal failed.
 #[derive(Debug, thiserror::Error)]
@@ -165,7 +160,7 @@ async fn replay_records(
     let mut counts = ReplayCounts::default();
     let mut first = None;
     loop {
-        let step = next_step(records, from)?;
+        let step = next_records(records, from..u64::MAX)?;
         let Some(last) = step.last() else { break };
         let behind = last.seq.get() + 1;
         first = first.or_else(|| step.first().map(|record| record.seq.get()));
@@ -190,19 +185,6 @@ async fn replay_records(
         complete: false,
     };
     Ok(Replayed { report, lost_waiting: lost.waiting + undecodable_waiting })
-}
-
-/// The next records from position `from` on; none at the end.
-fn next_step(records: &mut JournalRecords, from: u64) -> io::Result<Vec<Record>> {
-    let (mut step, mut bytes) = (Vec::new(), 0);
-    while step.len() < RECORDS_PER_STEP && bytes < BYTES_PER_STEP {
-        let Some(record) = records.next_record()? else { break };
-        if record.seq.get() >= from {
-            bytes += record.payload.len();
-            step.push(record);
-        }
-    }
-    Ok(step)
 }
 
 /// Marks the store as complete if it is, and the records that waited as stored.

@@ -7,6 +7,11 @@
 //! `hookgate journal replay`, but not once newer events have taken its space.
 //!
 //! A server whose store loses its mark while it works, as by a failover, stops with an error. Its restart is refused.
+//! It looks every few seconds when it stores nothing ([`LOOK_INTERVAL`]).
+//!
+//! A standby that is promoted may have the last mark and lack what was stored after it. It continues on another
+//! timeline of the database, which is read with each mark: what was acknowledged since is then stored again, by its ids,
+//! before the mark passes it.
 //!
 //! # Upgrade
 //! A journal of an earlier version has a checkpoint, and its store no mark. It is told from an older store by a file
@@ -15,18 +20,21 @@
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures_util::FutureExt;
 
+use crate::ingest::{ReplayCounts, StoreAgainError, store_again};
 use crate::journal::{Journal, Seq};
-use crate::runtime::{Backoff, Shutdown};
-use crate::store::{MigrateError, Store, StoreError};
+use crate::runtime::{Backoff, Clock, Shutdown};
+use crate::store::{MarkState, MigrateError, Store, StoreError, Timeline};
 
 /// The time between two marks. A crash makes the journal read so much again; a mark costs a transaction.
 const INTERVAL: Duration = Duration::from_millis(500);
+/// The time between two looks at the mark while nothing is stored.
+const LOOK_INTERVAL: Duration = Duration::from_secs(5);
 /// The longest wait while the store is unavailable.
 const RETRY_WAIT_MAX: Duration = Duration::from_secs(2);
 /// The file that tells that the store has a mark of the journal.
@@ -110,6 +118,8 @@ pub(super) struct StoredMark {
     accept_older: bool,
     /// The mark that was committed last.
     committed: Arc<AtomicU64>,
+    /// The database's timeline then.
+    timeline: Arc<Mutex<Timeline>>,
 }
 
 impl StoredMark {
@@ -121,7 +131,8 @@ impl StoredMark {
         accept_older: bool,
     ) -> Self {
         let committed = Arc::new(AtomicU64::new(stored_below.get()));
-        Self { journal_id, stored_below, data_dir: data_dir.to_owned(), accept_older, committed }
+        let (data_dir, timeline) = (data_dir.to_owned(), Arc::default());
+        Self { journal_id, stored_below, data_dir, accept_older, committed, timeline }
     }
 
     /// Fails when the store lacks events. Reads only, also from a store that is not migrated.
@@ -153,6 +164,8 @@ impl StoredMark {
     pub(super) async fn begin(&self, store: &Store) -> Result<(), MarkError> {
         let stored = self.stored_below.get();
         store.system().raise_journal_mark(self.journal_id, stored).await?;
+        let timeline = store.system().timeline().await?;
+        *self.timeline.lock().unwrap_or_else(PoisonError::into_inner) = timeline;
         if !self.is_marked()? {
             let path = self.data_dir.join(FILE_NAME);
             self.write_file(&path).map_err(|error| MarkError::File { path, error })?;
@@ -160,18 +173,31 @@ impl StoredMark {
         Ok(())
     }
 
-    /// Marks what is acknowledged until the soft stop. Ends early when the store has lost a mark.
-    pub(super) async fn run(self, journal: Journal, store: Store, shutdown: Shutdown) {
+    /// Marks what is acknowledged until the soft stop, and looks whether the mark is there when nothing is. Ends early
+    /// when the store has lost a mark.
+    pub(super) async fn run(
+        self,
+        journal: Journal,
+        store: Store,
+        clock: Clock,
+        shutdown: Shutdown,
+    ) {
         let mut backoff = Backoff::new(INTERVAL, RETRY_WAIT_MAX);
         loop {
-            let committed = Seq::new(self.committed.load(Ordering::SeqCst));
+            let committed = self.committed();
             tokio::select! {
                 () = shutdown.requested() => return,
                 _ = journal.acked_above(committed) => {}
+                () = tokio::time::sleep(LOOK_INTERVAL) => {}
             }
-            match self.mark(&journal, &store).await {
-                Ok(true) => backoff.reset(),
-                Ok(false) => {
+            let marked = match self.mark(&journal, &store).await {
+                Ok(MarkState::OnOtherTimeline(timeline)) => {
+                    self.store_again(&journal, &store, clock.clone(), timeline).await
+                }
+                marked => marked.map_err(StoreAgainError::from),
+            };
+            match marked {
+                Ok(MarkState::Lost) => {
                     tracing::error!(
                         position = committed.get(),
                         "the database has lost events that it had stored, as by a failover to a standby that was \
@@ -179,6 +205,7 @@ impl StoredMark {
                     );
                     return;
                 }
+                Ok(_) => backoff.reset(),
                 Err(error) => {
                     tracing::warn!(%error, "cannot mark in the store how far it is, retrying");
                 }
@@ -190,19 +217,62 @@ impl StoredMark {
         }
     }
 
-    /// Marks what is acknowledged now and lets the journal forget it. `false` when the store has lost its mark.
-    pub(super) async fn mark(&self, journal: &Journal, store: &Store) -> Result<bool, StoreError> {
-        let committed = self.committed.load(Ordering::SeqCst);
-        let Some(acked) = journal.acked_above(Seq::new(committed)).now_or_never() else {
-            return Ok(true);
-        };
+    /// Marks what is acknowledged now and lets the journal forget it, if the store has what it had.
+    pub(super) async fn mark(
+        &self,
+        journal: &Journal,
+        store: &Store,
+    ) -> Result<MarkState, StoreError> {
+        let committed = self.committed();
+        let (id, timeline) = (self.journal_id, self.timeline());
         let system = store.system();
-        if !system.advance_journal_mark(self.journal_id, committed, acked.get()).await? {
-            return Ok(false);
+        let Some(acked) = journal.acked_above(committed).now_or_never() else {
+            return system.check_journal_mark(id, committed.get(), &timeline).await;
+        };
+        let (from, to) = (committed.get(), acked.get());
+        let mark = system.advance_journal_mark(id, from, to, &timeline).await?;
+        if mark == MarkState::Kept {
+            self.committed.store(acked.get(), Ordering::SeqCst);
+            journal.confirm(acked);
         }
-        self.committed.store(acked.get(), Ordering::SeqCst);
-        journal.confirm(acked);
-        Ok(true)
+        Ok(mark)
+    }
+
+    /// Stores again what was acknowledged since the last mark, as the database is on another timeline now: it has that
+    /// mark, and may lack what was stored after it.
+    async fn store_again(
+        &self,
+        journal: &Journal,
+        store: &Store,
+        clock: Clock,
+        timeline: Timeline,
+    ) -> Result<MarkState, StoreAgainError> {
+        let committed = self.committed();
+        let acked = journal.acked_above(committed).now_or_never().unwrap_or(committed);
+        let within = committed.get()..acked.get();
+        let counts = store_again(journal, store, clock, within).await?;
+        let ReplayCounts { events, missing, of_unknown_orgs, .. } = counts;
+        tracing::warn!(
+            events,
+            missing,
+            "the database was promoted; what was stored last is stored again where it is missing"
+        );
+        if of_unknown_orgs > 0 {
+            tracing::error!(
+                events = of_unknown_orgs,
+                "the database has lost organisations, and with them events that were accepted"
+            );
+        }
+        *self.timeline.lock().unwrap_or_else(PoisonError::into_inner) = timeline;
+        Ok(self.mark(journal, store).await?)
+    }
+
+    fn committed(&self) -> Seq {
+        Seq::new(self.committed.load(Ordering::SeqCst))
+    }
+
+    fn timeline(&self) -> Timeline {
+        self.timeline.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Whether a store has had a mark of this journal. A file that cannot be read may say so.

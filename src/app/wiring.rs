@@ -119,6 +119,7 @@ impl Wiring<'_> {
         let marking = self.mark.clone().run(
             self.journal.clone(),
             self.store.clone(),
+            self.clock.clone(),
             self.background.shutdown(),
         );
         self.background.spawn("journal mark", marking);

@@ -5,14 +5,21 @@
 //! Deliveries are planned for the events that it lacked, for the endpoints of now.
 
 use std::collections::HashSet;
+use std::io;
+use std::ops::Range;
 use std::sync::Arc;
 
 use super::batch_parts::fitting;
 use super::record;
 use crate::domain::{Event, EventId, OrgId, Timestamp};
-use crate::journal::Record;
+use crate::journal::{JournalRecords, Record};
 use crate::runtime::Clock;
 use crate::store::{EventBatch, Store, StoreError, plan_deliveries};
+
+/// Records that are stored at once.
+const RECORDS_PER_STEP: usize = 200;
+/// Bytes of them, beyond the first one.
+const BYTES_PER_STEP: usize = 4 * 1024 * 1024;
 
 /// Stores the events of records.
 #[derive(Debug)]
@@ -48,6 +55,25 @@ pub struct ReplayCounts {
     pub undecodable: u64,
     /// Of these, records that waited to be stored.
     pub undecodable_waiting: u64,
+}
+
+/// The next records of a range of positions, up to what is stored at once; none at its end. Blocks.
+///
+/// # Errors
+/// When they cannot be read.
+pub fn next_records(records: &mut JournalRecords, within: Range<u64>) -> io::Result<Vec<Record>> {
+    let (mut step, mut bytes) = (Vec::new(), 0);
+    while step.len() < RECORDS_PER_STEP && bytes < BYTES_PER_STEP {
+        let Some(record) = records.next_record()? else { break };
+        if record.seq.get() >= within.end {
+            break;
+        }
+        if record.seq.get() >= within.start {
+            bytes += record.payload.len();
+            step.push(record);
+        }
+    }
+    Ok(step)
 }
 
 impl JournalReplay {

@@ -100,6 +100,16 @@ impl Journal {
         }
     }
 
+    /// Reads again, for as long as they are not confirmed, the records from a position on. Blocks.
+    ///
+    /// # Errors
+    /// When the journal cannot be read.
+    pub fn records_from(&self, from: Seq) -> Result<JournalRecords, JournalError> {
+        match &self.0 {
+            Backend::Local(journal) => journal.records_from(from),
+        }
+    }
+
     /// What its quarantine holds, `max` entries of it. Blocks: it looks at every file there, a thousand at most.
     ///
     /// # Errors

@@ -6,8 +6,34 @@
 //! statement of its own, a few times a second: in the transactions that store batches, which run side by side, its row
 //! would make each wait for the commit of the one before.
 
-use super::engine::args;
+use super::engine::{Row, args};
 use super::{MigrateError, Result, Store, System};
+
+/// Which history of transactions a database continues: PostgreSQL's timeline. A standby begins another one when it is
+/// promoted, and may lack what the primary before had committed last.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Timeline(String);
+
+/// A journal's mark, as it is found.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum MarkState {
+    /// It is where it was, or above.
+    Kept,
+    /// It is below, or gone: this is not the store that it was committed to.
+    Lost,
+    /// It is where it was, but what was stored since may be gone: the database is on this timeline.
+    OnOtherTimeline(Timeline),
+}
+
+impl MarkState {
+    fn found(timeline: Option<Timeline>, on: &Timeline) -> Self {
+        match timeline {
+            None => Self::Lost,
+            Some(timeline) if timeline == *on => Self::Kept,
+            Some(timeline) => Self::OnOtherTimeline(timeline),
+        }
+    }
+}
 
 /// The migration that made the table.
 const MIGRATION: i64 = 16;
@@ -38,15 +64,63 @@ impl System<'_> {
         tx.commit().await
     }
 
-    /// Moves a journal's mark from a position that was committed to a higher one. `false` when the mark is below that
-    /// position, or gone: this is not the store that it was committed to. One that is above stays: a copy of the
-    /// journal has moved it.
-    pub async fn advance_journal_mark(self, journal: u64, from: u64, to: u64) -> Result<bool> {
-        let sql = "UPDATE journals SET position = CASE WHEN position < $3 THEN $3 ELSE position END
-                   WHERE id = $1 AND position >= $2";
-        let mut tx = self.0.engine.begin().await?;
-        let updated = tx.execute(sql, args![journal.cast_signed(), from, to]).await?;
-        tx.commit().await?;
-        Ok(updated > 0)
+    /// The timeline that the database is on now. A database that cannot tell is on [`Timeline::default`].
+    pub async fn timeline(self) -> Result<Timeline> {
+        let sql = format!("SELECT {}", self.0.engine.dialect().timeline());
+        match self.0.engine.find(sql, args![], |row| row.get("timeline")).await {
+            Ok(name) => Ok(Timeline(name.unwrap_or_default())),
+            Err(error) if error.is_connection() => Err(error),
+            Err(error) => {
+                tracing::debug!(%error, "the database does not tell its timeline");
+                Ok(Timeline::default())
+            }
+        }
     }
+
+    /// Moves a journal's mark from a position that was committed, on a timeline, to a higher one. A mark that is above
+    /// stays: a copy of the journal has moved it.
+    pub async fn advance_journal_mark(
+        self,
+        journal: u64,
+        from: u64,
+        to: u64,
+        on: &Timeline,
+    ) -> Result<MarkState> {
+        let sql = format!(
+            "UPDATE journals SET position = CASE WHEN position < $3 THEN $3 ELSE position END
+             WHERE id = $1 AND position >= $2 RETURNING {}",
+            self.timeline_if_known(on)
+        );
+        let mut tx = self.0.engine.begin().await?;
+        let timeline = tx.find(sql, args![journal.cast_signed(), from, to], timeline_of).await?;
+        let mark = MarkState::found(timeline, on);
+        if mark == MarkState::Kept {
+            tx.commit().await?;
+        }
+        Ok(mark)
+    }
+
+    /// Looks whether a journal's mark is at or above a position that was committed on a timeline.
+    pub async fn check_journal_mark(
+        self,
+        journal: u64,
+        from: u64,
+        on: &Timeline,
+    ) -> Result<MarkState> {
+        let timeline = self.timeline_if_known(on);
+        let sql = format!("SELECT {timeline} FROM journals WHERE id = $1 AND position >= $2");
+        let args = args![journal.cast_signed(), from];
+        Ok(MarkState::found(self.0.engine.find(sql, args, timeline_of).await?, on))
+    }
+
+    fn timeline_if_known(self, on: &Timeline) -> &'static str {
+        if *on == Timeline::default() {
+            return "'' AS timeline";
+        }
+        self.0.engine.dialect().timeline()
+    }
+}
+
+fn timeline_of(row: &Row) -> Result<Timeline> {
+    row.get("timeline").map(Timeline)
 }

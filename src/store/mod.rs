@@ -111,6 +111,7 @@ pub use events::{
 };
 pub use idempotency::{IdempotencyClaim, KeptAnswer, NamedRequest};
 pub use inbox::{InboxBacklog, InboxLookup, InboxSettle, ReceiveRequest, ReceivedEvents};
+pub use journal_marks::{MarkState, Timeline};
 pub use keys::{ChangeMark, KeyChange, KeyChanges};
 pub use maintenance::MigrateError;
 pub use metrics::{ConnectionPool, DbOperation, DeliveryState, ReadEnd, StoreMetrics};

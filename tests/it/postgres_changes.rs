@@ -1,5 +1,7 @@
 //! PostgreSQL that changes under a server: a failover, a fenced primary, a long reader, a strange role or encoding.
 
+mod gone;
+
 use hookgate::domain::{Actor, Org, OrgId};
 use hookgate::runtime::Clock;
 use hookgate::store::Store;

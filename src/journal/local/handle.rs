@@ -1,6 +1,7 @@
 //! The handle of an open journal: starts its threads, takes appends, and shuts it down.
 
 use std::io;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
@@ -8,6 +9,7 @@ use super::append_queue::{AppendQueue, QueueLimits, QueueState};
 use super::file_system::{DirLock, FileSystem};
 use super::format::{FRAME_HEADER_BYTES, SEGMENT_HEADER_BYTES};
 use super::in_flight::InFlight;
+use super::journal_records::JournalRecords;
 use super::quarantine::{Quarantine, QuarantineContents};
 use super::reader::{LocalReader, Unread};
 use super::recovery::Recovered;
@@ -31,6 +33,8 @@ struct Core {
     in_flight: Arc<InFlight>,
     segment_bytes: u64,
     quarantine: Arc<Quarantine>,
+    fs: Arc<dyn FileSystem>,
+    dir: PathBuf,
     /// Taken when the journal is shut down.
     running: Mutex<Option<Running>>,
 }
@@ -123,7 +127,8 @@ pub(super) fn start(
             failed(error)
         })?;
     let running = Mutex::new(Some(Running { writer, segment_manager, _lock: lock }));
-    let core = Core { queue, segments, in_flight, segment_bytes, quarantine, running };
+    let fs = Arc::clone(fs);
+    let core = Core { queue, segments, in_flight, segment_bytes, quarantine, fs, dir, running };
     Ok((LocalJournal(Arc::new(core)), reader))
 }
 
@@ -143,6 +148,14 @@ impl LocalJournal {
     /// When it cannot be listed.
     pub(in crate::journal) fn quarantined(&self, max: usize) -> io::Result<QuarantineContents> {
         self.0.quarantine.contents(max)
+    }
+
+    /// The records from a seq on. Blocks.
+    pub(in crate::journal) fn records_from(
+        &self,
+        from: Seq,
+    ) -> Result<JournalRecords, JournalError> {
+        JournalRecords::beside_server(&self.0.fs, &self.0.dir, from.0)
     }
 
     /// The seq below which all records are acknowledged, once it is above `above`.

@@ -1,6 +1,6 @@
 //! The records that a journal has: stored ones, in kept segments and in others below the checkpoint, and those that wait.
 //!
-//! Read by commands, while no server has the journal open.
+//! Read by commands, while no server has the journal open; and by the server that has.
 
 use std::collections::VecDeque;
 use std::io;
@@ -35,7 +35,7 @@ pub struct JournalExtent {
     pub segments: usize,
 }
 
-/// The records of a journal, in order. The directory is locked until it is dropped.
+/// The records of a journal, in order.
 pub struct JournalRecords {
     fs: Arc<dyn FileSystem>,
     dir: PathBuf,
@@ -47,7 +47,8 @@ pub struct JournalRecords {
     /// The position behind what was read.
     position: u64,
     lost: Lost,
-    _lock: Arc<dyn DirLock>,
+    /// Held until it is dropped, unless the server has it that reads its own journal.
+    _lock: Option<Arc<dyn DirLock>>,
 }
 
 /// Records that are damaged or missing.
@@ -82,11 +83,28 @@ impl JournalRecords {
     pub fn open(fs: &Arc<dyn FileSystem>, dir: &Path, from: u64) -> Result<Self, JournalError> {
         extent(&**fs, dir)?;
         let lock = lock(&**fs, dir)?;
+        Self::read(fs, dir, from, Some(lock))
+    }
+
+    /// The records from the one of seq `from` on of a journal that this process has open. Nothing at or above it may be
+    /// freed meanwhile.
+    pub(super) fn beside_server(
+        fs: &Arc<dyn FileSystem>,
+        dir: &Path,
+        from: u64,
+    ) -> Result<Self, JournalError> {
+        Self::read(fs, dir, from, None)
+    }
+
+    fn read(
+        fs: &Arc<dyn FileSystem>,
+        dir: &Path,
+        from: u64,
+        lock: Option<Arc<dyn DirLock>>,
+    ) -> Result<Self, JournalError> {
         let (extent, checkpoint, mut segments) = look(&**fs, dir)?;
-        while segments
-            .get(1)
-            .is_some_and(|(first_seq, _)| *first_seq <= from.min(extent.stored_below))
-        {
+        let wanted = from.min(extent.stored_below);
+        while segments.get(1).is_some_and(|(first_seq, _)| *first_seq <= wanted) {
             segments.pop_front();
         }
         Ok(Self {
@@ -97,7 +115,7 @@ impl JournalRecords {
             segments,
             current: None,
             // Those that wait are read in any case.
-            position: from.min(extent.stored_below),
+            position: wanted,
             lost: Lost::default(),
             _lock: lock,
         })

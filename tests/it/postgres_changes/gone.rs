@@ -1,0 +1,126 @@
+//! A primary that is gone: its standby lacks what it committed last, or nothing tells that it is gone.
+
+use std::net::SocketAddr;
+
+use sqlx::postgres::PgRow;
+use sqlx::{AssertSqlSafe, Connection, FromRow, PgConnection};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio::task::{JoinHandle, block_in_place};
+
+use super::{post, stored};
+use crate::support::binary::Binary;
+use crate::support::postgres::PrivatePostgres;
+use crate::support::wait::until;
+
+async fn scalar<T>(connection: &mut PgConnection, sql: &str) -> T
+where
+    (T,): for<'r> FromRow<'r, PgRow>,
+    T: Send + Unpin,
+{
+    sqlx::query_scalar(AssertSqlSafe(sql.to_owned())).fetch_one(connection).await.unwrap()
+}
+
+/// The standby has the last mark, and lacks what was stored after it, when it is promoted.
+#[tokio::test(flavor = "multi_thread")]
+async fn running_server_stores_again_what_a_promoted_standby_lacks() {
+    let primary = block_in_place(PrivatePostgres::start);
+    let database = primary.fresh_database().await.rsplit('/').next().unwrap().to_owned();
+    let standby = block_in_place(|| primary.standby());
+    let url = format!("postgres://postgres@{},{}/{database}", primary.host(), standby.host());
+    let dir = crate::support::temporary::directory();
+    let mut server = Binary::start(dir.path(), &[("DATABASE_URL", &url)]).await;
+    let (key, _) = server.first_keys().await;
+    post(&server, &key, 20).await;
+    stored(&standby.url(&database), 20).await;
+
+    // Marks wait for this lock and events do not, as if all of them were stored between two marks.
+    let mut marks = PgConnection::connect(&primary.url(&database)).await.unwrap();
+    let lock = "SET lock_timeout = 0; BEGIN; LOCK TABLE journals IN EXCLUSIVE MODE";
+    sqlx::raw_sql(lock).execute(&mut marks).await.unwrap();
+    let written: String = scalar(&mut marks, "SELECT pg_current_wal_lsn()::text").await;
+    let mut behind = PgConnection::connect(&standby.url(&database)).await.unwrap();
+    let received = format!("SELECT pg_last_wal_replay_lsn() >= '{written}'");
+    until("the standby has it all", async || scalar(&mut behind, &received).await).await;
+    block_in_place(|| standby.stop());
+    post(&server, &key, 15).await;
+    stored(&primary.url(&database), 35).await;
+    block_in_place(|| primary.stop());
+    block_in_place(|| {
+        standby.start_again();
+        standby.promote();
+    });
+    stored(&standby.url(&database), 35).await;
+    post(&server, &key, 5).await;
+    stored(&standby.url(&database), 40).await;
+    let log = server.stop().await;
+    assert!(log.iter().any(|line| line.contains("stored again where it is missing")), "{log:#?}");
+}
+
+/// A host that is gone without a word: nothing on its connections is answered any more, and none is closed.
+struct Vanishing {
+    address: SocketAddr,
+    gone: watch::Sender<()>,
+    serving: JoinHandle<()>,
+}
+
+impl Vanishing {
+    async fn before(host: String) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let gone = watch::Sender::new(());
+        let going = gone.subscribe();
+        let serving = tokio::spawn(async move {
+            loop {
+                let (mut client, _) = listener.accept().await.unwrap();
+                let (host, mut going) = (host.clone(), going.clone());
+                going.mark_unchanged();
+                tokio::spawn(async move {
+                    let mut server = TcpStream::connect(&host).await.unwrap();
+                    tokio::select! {
+                        _ = tokio::io::copy_bidirectional(&mut client, &mut server) => {}
+                        _ = going.changed() => std::future::pending().await,
+                    }
+                });
+            }
+        });
+        Self { address, gone, serving }
+    }
+
+    /// The connections of now end in nothing. Later ones reach the database.
+    fn vanish(&self) {
+        self.gone.send_replace(());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn statement_of_a_host_that_is_gone_without_a_word_is_not_waited_for_for_ever() {
+    let database = block_in_place(PrivatePostgres::start);
+    let name = database.fresh_database().await.rsplit('/').next().unwrap().to_owned();
+    let host = Vanishing::before(database.host()).await;
+    let url = format!("postgres://postgres@{}/{name}", host.address);
+    let dir = crate::support::temporary::directory();
+    let settings = [("DATABASE_URL", url.as_str()), ("DATABASE_TIMEOUT", "1s")];
+    let mut server = Binary::start(dir.path(), &settings).await;
+    let (key, _) = server.first_keys().await;
+    post(&server, &key, 5).await;
+    stored(&database.url(&name), 5).await;
+
+    let mut other = PgConnection::connect(&database.url(&name)).await.unwrap();
+    let lock = "BEGIN; LOCK TABLE events IN ACCESS EXCLUSIVE MODE";
+    sqlx::raw_sql(lock).execute(&mut other).await.unwrap();
+    post(&server, &key, 5).await;
+    let waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted";
+    until("events wait", async || scalar::<i64>(&mut other, waiting).await > 0).await;
+    host.vanish();
+    // The database knows nothing of those sessions any more.
+    let ended = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
+                 WHERE pid <> pg_backend_pid() AND datname = current_database()";
+    assert!(scalar::<i64>(&mut other, ended).await > 0);
+    sqlx::raw_sql("COMMIT").execute(&mut other).await.unwrap();
+    stored(&database.url(&name), 10).await;
+    post(&server, &key, 5).await;
+    stored(&database.url(&name), 15).await;
+    server.stop().await;
+    host.serving.abort();
+}
