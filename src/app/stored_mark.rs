@@ -7,7 +7,7 @@
 //! `hookgate journal replay`, but not once newer events have taken its space.
 //!
 //! A server whose store loses its mark while it works, as by a failover, stops with an error. Its restart is refused.
-//! It looks every few seconds when it stores nothing ([`LOOK_INTERVAL`]).
+//! While it stores nothing it looks every few seconds ([`LOOK_INTERVAL`]).
 //!
 //! A standby that is promoted may have the last mark and lack what was stored after it. It continues on another
 //! timeline of the database, which is read with each mark: what was acknowledged since is then stored again, by its ids,
