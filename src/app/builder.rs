@@ -175,7 +175,7 @@ async fn start_store(
     gate: Gate,
     background: &Lifecycle,
 ) -> Result<Option<FirstStart>, AppError> {
-    match start.run_once().await {
+    match Box::pin(start.run_once()).await {
         Ok(started) => {
             gate.open();
             Ok(Some(started))

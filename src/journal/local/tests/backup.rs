@@ -30,7 +30,7 @@ impl FileHandle for AppendingFile {
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
         if offset >= PIECE && !self.is_done.swap(true, Ordering::SeqCst) {
             for byte in 11..=13 {
-                block_on(self.journal.append(&[byte; RECORD_BYTES], 1)).unwrap();
+                block_on(self.journal.append(&vec![byte; RECORD_BYTES], 1)).unwrap();
             }
         }
         self.file.read_at(buffer, offset)
@@ -111,7 +111,7 @@ fn records_written_while_a_segment_is_copied_are_no_damage_in_the_copy() {
     };
     let (journal, ..) = try_open(&disk, &wide(Path::new(DIR))).unwrap();
     for byte in 1..=10 {
-        block_on(journal.append(&[byte; RECORD_BYTES], 1)).unwrap();
+        block_on(journal.append(&vec![byte; RECORD_BYTES], 1)).unwrap();
     }
     let is_done = Arc::new(AtomicBool::new(false));
     let appending =
