@@ -1,4 +1,4 @@
-//! How many events of a batch are stored together.
+//! How many events of a batch are stored together, and whose are stored in order.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -28,4 +28,9 @@ pub(super) fn deliveries(event: &Event, endpoints: &Endpoints) -> usize {
     let of_org = endpoints.get(&event.org_id);
     of_org
         .map_or(0, |of_org| of_org.matching(event.event_type.as_str(), event.account_id.as_deref()))
+}
+
+/// Whether an organisation has ordered endpoints: its events are stored in order.
+pub(super) fn is_ordered(endpoints: &Endpoints, org: &OrgId) -> bool {
+    endpoints.get(org).is_some_and(|of_org| of_org.has_ordered())
 }

@@ -1,15 +1,22 @@
 //! Stores events, however long the store is unavailable, and sets aside those that it refuses.
+//!
+//! A batch that it does not take although it can be reached is tried in halves until the events at fault are alone. The
+//! others are stored, which shows that it takes some. Those at fault keep nobody: they are tried again beside everything else
+//! ([`refused_events`](super::refused_events)), and are set aside once the store has refused them for [`PATIENCE`] while it
+//! took others.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use super::batch_parts::{Endpoints, deliveries, fitting};
+use super::batch_parts::{Endpoints, deliveries, fitting, is_ordered};
 use super::metrics::IngestMetrics;
 use super::record;
+use super::refused_events::{Refusal, TakenBatches};
 use super::store_span::StoreSpan;
 use crate::delivery::AdmissionDoor;
-use crate::domain::{Event, LeaseToken, OrgId};
+use crate::domain::{Event, EventId, LeaseToken, OrgId};
 use crate::journal::RecordQuarantine;
 use crate::runtime::{Backoff, Clock};
 use crate::store::{EventBatch, Persisted, Store, StoreError, plan_deliveries};
@@ -19,31 +26,32 @@ use crate::telemetry::{OrgLines, Tracer};
 const RETRY_WAIT: Duration = Duration::from_millis(50);
 /// The longest wait between two attempts.
 const RETRY_WAIT_MAX: Duration = Duration::from_secs(2);
-/// How long a batch is tried that the store is reached for and does not take, while it takes others: a damaged page is to
-/// cost what it holds, and a table that is missing for everybody nothing.
+/// How long an event is tried that the store is reached for and does not take, while it takes others: a damaged page is to
+/// cost what it holds, and a table that is missing for everybody nothing. Its dead letter is tried for as long again.
 const PATIENCE: Duration = Duration::from_mins(2);
-/// The same for parts of such a batch.
-const PART_PATIENCE: Duration = Duration::from_secs(5);
+/// How often a batch is tried that the store is reached for and does not take, before its halves are, each once.
+const TRIES_MAX: u32 = 3;
 
 /// Events that are dead letters because of what their tenants put into them.
 static REJECTED_EVENTS: OrgLines = OrgLines::new();
 
-/// How many batches were stored. Those with deliveries are counted for themselves: a table that is missing for them is not
-/// missed by others.
+/// How many batches with new events were stored. Those with deliveries are counted for themselves, too: a table that is
+/// missing for them is not missed by others.
 #[derive(Debug, Default)]
 pub(super) struct StoredBatches {
     with_deliveries: AtomicU64,
-    without: AtomicU64,
+    all: AtomicU64,
 }
 
 impl StoredBatches {
-    const fn of(&self, has_deliveries: bool) -> &AtomicU64 {
-        if has_deliveries { &self.with_deliveries } else { &self.without }
+    fn add(&self, has_deliveries: bool) {
+        self.all.fetch_add(1, Ordering::Relaxed);
+        self.with_deliveries.fetch_add(u64::from(has_deliveries), Ordering::Relaxed);
     }
 
-    /// How many tell that the store takes a batch like this one.
-    fn like(&self, has_deliveries: bool) -> u64 {
-        self.of(has_deliveries).load(Ordering::Relaxed)
+    fn now(&self) -> TakenBatches {
+        let all = self.all.load(Ordering::Relaxed);
+        TakenBatches { with_deliveries: self.with_deliveries.load(Ordering::Relaxed), all }
     }
 }
 
@@ -75,59 +83,87 @@ impl EventStorer {
         }
     }
 
-    /// Stores every event, however long the store is unavailable, in transactions of bounded size. Splits batches that
-    /// it does not take.
-    pub(super) async fn store_all(&self, events: &[Arc<Event>], endpoints: &Endpoints) {
-        let mut parts = vec![(events, PATIENCE)];
-        while let Some((part, patience)) = parts.pop() {
+    /// Stores events, however long the store cannot be reached, in transactions of bounded size. Splits batches that it
+    /// does not take, and returns the events at fault, with those of the same organisation behind them that have to be
+    /// stored in order.
+    pub(super) async fn store_all(
+        &self,
+        events: &[Arc<Event>],
+        endpoints: &Endpoints,
+    ) -> HashSet<EventId> {
+        let mut parts = vec![(events.to_vec(), TRIES_MAX)];
+        let mut refused = Refused::default();
+        let mut pace = new_backoff();
+        let mut taken = self.stored.now();
+        while let Some((mut part, tries_max)) = parts.pop() {
+            refused.keep_behind(&mut part);
             let deliveries_max = self.store.system().deliveries_at_once();
-            let (part, rest) = part.split_at(fitting(part, endpoints, deliveries_max));
+            let rest = part.split_off(fitting(&part, endpoints, deliveries_max));
             if !rest.is_empty() {
-                parts.push((rest, patience));
+                parts.push((rest, tries_max));
             }
-            let Err(refusal) = self.persist(part, endpoints, patience).await else { continue };
-            match part {
-                [event] => self.set_aside(event, &refusal).await,
-                // The second half first: the stack returns the first half next.
-                many => {
-                    let (first, second) = many.split_at(many.len() / 2);
-                    parts.extend([(second, PART_PATIENCE), (first, PART_PATIENCE)]);
+            let Err(error) = self.persist(&part, endpoints, tries_max).await else { continue };
+            if let [event] = &part[..] {
+                let is_settled = is_final(&error) && self.set_aside(event, &error, false).await;
+                if !is_settled {
+                    refused.add(event, is_ordered(endpoints, &event.org_id));
                 }
+            } else {
+                // The second half first: the stack returns the first half next.
+                let second = part.split_off(part.len() / 2);
+                parts.extend([(second, 1), (part, 1)]);
+            }
+            if !is_final(&error) {
+                // Slowly while nothing is taken.
+                if std::mem::replace(&mut taken, self.stored.now()) != taken {
+                    pace.reset();
+                }
+                back_off(&mut pace, &error).await;
             }
         }
+        refused.ids
     }
 
-    /// Persists a batch, waiting while the store is unavailable.
+    /// Tries an event again that the store refused. `true` when it is stored, or set aside because the store refuses it for
+    /// good, or has for long while it took others.
+    pub(super) async fn store_refused(&self, event: &Arc<Event>, refusal: &mut Refusal) -> bool {
+        let events = std::slice::from_ref(event);
+        let endpoints = self.endpoints(events).await;
+        let (taken, at) = (self.stored.now(), self.clock.monotonic());
+        let Err(error) = self.persist(events, &endpoints, 1).await else { return true };
+        let has_deliveries = deliveries(event, &endpoints) > 0;
+        let refused_for = refusal.again(has_deliveries, taken, at);
+        let patience = if is_final(&error) { Duration::ZERO } else { PATIENCE };
+        if !is_final(&error) && refused_for.is_none_or(|refused_for| refused_for < patience) {
+            tracing::debug!(event = %event.id, %error, "cannot persist an event, retrying");
+            return false;
+        }
+        let gives_up = refused_for.is_some_and(|refused_for| refused_for >= patience + PATIENCE);
+        self.set_aside(event, &error, gives_up).await
+    }
+
+    /// Persists a batch, waiting while the store cannot be reached.
     ///
     /// # Errors
-    /// When the store refuses the batch, or does not take it for as long as `patience` while it takes others.
+    /// When the store refuses the batch, or is reached and does not take it so many times.
     async fn persist(
         &self,
         events: &[Arc<Event>],
         endpoints: &Endpoints,
-        patience: Duration,
+        tries_max: u32,
     ) -> Result<(), StoreError> {
         if events.is_empty() {
             return Ok(());
         }
         let mut backoff = new_backoff();
-        let has_deliveries = events.iter().any(|event| deliveries(event, endpoints) > 0);
-        let (since, stored_before) = (self.clock.monotonic(), self.stored.like(has_deliveries));
-        let mut tried = None;
+        let (mut tries, mut tried) = (0, None);
         loop {
             let error = match self.try_persist(events, endpoints, &mut tried).await {
-                Ok(()) => {
-                    self.stored.of(has_deliveries).fetch_add(1, Ordering::Relaxed);
-                    return Ok(());
-                }
-                Err(error @ (StoreError::Refused(_) | StoreError::Corrupt(_))) => {
-                    return Err(error);
-                }
+                Ok(()) => return Ok(()),
                 Err(error) => error,
             };
-            let waited = self.clock.monotonic().since(since);
-            let takes_others = self.stored.like(has_deliveries) > stored_before;
-            if !error.is_connection() && takes_others && waited >= patience {
+            tries += u32::from(!error.is_connection());
+            if is_final(&error) || tries >= tries_max {
                 return Err(error);
             }
             back_off(&mut backoff, &error).await;
@@ -159,14 +195,18 @@ impl EventStorer {
             self.tracer.record(|| span.ended(events, &persisted));
         }
         let mut persisted = persisted?;
+        if persisted.stored > 0 {
+            self.stored.add(persisted.planned > 0);
+        }
         self.count(&persisted);
         offered.stored(&deliveries, &mut persisted);
         Ok(())
     }
 
-    /// Makes one event that the store refuses a dead letter, however long the store is unavailable. If it refuses the
-    /// dead letter, too, the journal's quarantine keeps the event.
-    async fn set_aside(&self, event: &Event, refusal: &StoreError) {
+    /// Makes one event that the store refuses a dead letter, however long the store cannot be reached. If it refuses the
+    /// dead letter, too, or does not take it and this `gives_up`, the journal's quarantine keeps the event. `false` when it
+    /// is to be tried again.
+    async fn set_aside(&self, event: &Event, refusal: &StoreError, gives_up: bool) -> bool {
         let detail = refusal.to_string();
         let record = match record::encode_event(event) {
             Ok(record) => record,
@@ -175,25 +215,21 @@ impl EventStorer {
                 Vec::new()
             }
         };
-        let batches = || self.stored.like(false) + self.stored.like(true);
-        let (since, stored_before) = (self.clock.monotonic(), batches());
         let mut backoff = new_backoff();
         let refused = loop {
             let now = self.clock.now();
             let (org, id) = (event.org_id, event.id);
             match self.store.quarantine_event(org, id, &record, &detail, now).await {
                 Ok(()) => break None,
-                Err(error @ (StoreError::Refused(_) | StoreError::Corrupt(_))) => {
+                Err(error) if is_final(&error) || gives_up && !error.is_connection() => {
                     break Some(error);
                 }
-                Err(error)
-                    if !error.is_connection()
-                        && batches() > stored_before
-                        && self.clock.monotonic().since(since) >= PATIENCE =>
-                {
-                    break Some(error);
+                Err(error) => {
+                    back_off(&mut backoff, &error).await;
+                    if !error.is_connection() {
+                        return false;
+                    }
                 }
-                Err(error) => back_off(&mut backoff, &error).await,
             }
         };
         let (org, event) = (event.org_id, event.id);
@@ -213,6 +249,7 @@ impl EventStorer {
             }
         }
         self.metrics.events_unstorable_total.inc();
+        true
     }
 
     fn count(&self, persisted: &Persisted) {
@@ -221,6 +258,42 @@ impl EventStorer {
         count(&self.metrics.events_duplicate_total, persisted.duplicates);
         count(&self.metrics.deliveries_planned_total, persisted.planned);
     }
+}
+
+/// What the store has refused of a batch.
+#[derive(Default)]
+struct Refused {
+    ids: HashSet<EventId>,
+    /// Organisations of which nothing more is stored, since it would be out of order.
+    in_order: HashSet<OrgId>,
+}
+
+impl Refused {
+    fn add(&mut self, event: &Event, is_ordered: bool) {
+        self.ids.insert(event.id);
+        if is_ordered {
+            self.in_order.insert(event.org_id);
+        }
+    }
+
+    /// Removes what is behind something that was refused.
+    fn keep_behind(&mut self, part: &mut Vec<Arc<Event>>) {
+        if self.in_order.is_empty() {
+            return;
+        }
+        part.retain(|event| {
+            let is_behind = self.in_order.contains(&event.org_id);
+            if is_behind {
+                self.ids.insert(event.id);
+            }
+            !is_behind
+        });
+    }
+}
+
+/// Whether the store refuses this content for good, or cannot read what it needs.
+const fn is_final(error: &StoreError) -> bool {
+    matches!(error, StoreError::Refused(_) | StoreError::Corrupt(_))
 }
 
 pub(super) const fn new_backoff() -> Backoff {

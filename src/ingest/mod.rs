@@ -31,8 +31,10 @@
 //! # Failure
 //! - The store is unavailable: a worker keeps its batch and retries with exponential backoff. Tenants notice nothing
 //!   until the journal is full.
-//! - The store rejects a batch, or does not take it for minutes while it takes others: it is halved until the faulty
-//!   event stands alone. That event becomes a dead letter with the reason; the others are stored.
+//! - The store rejects a batch, or does not take it three times although it can be reached: it is halved until the faulty
+//!   event stands alone; the others are stored. An event that it rejects becomes a dead letter with the reason. One that it
+//!   does not take keeps no worker: it is tried again beside the others ([`refused_events`]), and becomes a dead letter once
+//!   it was refused for two minutes while others were taken.
 //! - The journal is poisoned: its durable records are still stored, for at most `SHUTDOWN_TIMEOUT`. Then the process
 //!   exits with an error, for a supervisor to restart it.
 //! - The process dies: the records behind the checkpoint are read again. Storing them twice changes nothing.
@@ -56,6 +58,7 @@ mod priority;
 mod quarantine;
 mod record;
 mod record_trace;
+mod refused_events;
 mod replayer;
 mod stepping;
 mod store_span;

@@ -4,18 +4,21 @@
 //! its events wait here while reading goes on, and organisations take turns. Memory is bounded by [`ROOM`]: an
 //! organisation may use as much as half of what is left, so that some is always left for the next one. What it has
 //! beyond that is deferred: reading goes on past it, and it is read again, in its order, once there is room. Only who
-//! uses its room waits in the journal, behind others that do.
+//! uses its room waits in the journal, behind others that do. Nothing more is taken of an organisation of which the store
+//! refuses too much ([`refused_events`](super::refused_events)).
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::Notify;
 
 use super::deferred_batches::{DeferredBatch, DeferredBatches, WaitingSize};
 use super::metrics::BacklogGuard;
+use super::refused_events::{RefusedEvents, RefusedPart};
 use super::unstored_batch::UnstoredBatch;
-use crate::domain::{Event, OrgId, Timestamp};
+use crate::domain::{Event, EventId, OrgId, Timestamp};
 
 /// What may wait in memory, about: the batches that are being decoded come on top.
 const ROOM: WaitingSize = WaitingSize { events: 50_000, bytes: 32 * 1024 * 1024 };
@@ -41,6 +44,7 @@ struct Queues {
     turns: VecDeque<OrgId>,
     size: WaitingSize,
     deferred: DeferredBatches,
+    refused: RefusedEvents,
 }
 
 /// What waits of an organisation.
@@ -48,7 +52,7 @@ struct Queues {
 struct OrgQueue {
     parts: VecDeque<WaitingPart>,
     size: WaitingSize,
-    /// Its shares that are being stored.
+    /// Its shares that are being stored, and what the store refused of others.
     being_stored: usize,
     /// Whether it has ordered endpoints: its shares are stored one after the other.
     is_ordered: bool,
@@ -64,11 +68,11 @@ struct WaitingPart {
 /// Events of a batch and an organisation that were taken to be stored.
 pub(super) struct Share {
     batch: Arc<UnstoredBatch>,
-    org: OrgId,
+    pub(super) org: OrgId,
     /// The events, in the order of their acceptance.
     pub(super) events: Vec<Arc<Event>>,
     /// Until the last share of the batch and the organisation is stored.
-    _in_backlog: Arc<BacklogGuard>,
+    in_backlog: Arc<BacklogGuard>,
 }
 
 impl WaitingEvents {
@@ -141,7 +145,16 @@ impl WaitingEvents {
 
     /// Waits until more may be read.
     pub(super) async fn has_room(&self) {
-        self.wait_until(|queues| queues.has_room() && queues.deferred.has_room()).await;
+        self.wait_until(|queues| {
+            queues.has_room() && queues.deferred.has_room() && queues.refused.has_room()
+        })
+        .await;
+    }
+
+    /// Those of some organisations of which nothing is stored now, since the store refuses too much of theirs.
+    pub(super) fn stopped(&self, orgs: impl Iterator<Item = OrgId>) -> HashSet<OrgId> {
+        let queues = self.queues();
+        orgs.filter(|org| queues.refused.is_full_of(*org)).collect()
     }
 
     /// How much longer than usual batches are gathered.
@@ -174,22 +187,58 @@ impl WaitingEvents {
         shares
     }
 
-    /// The events of a share are stored.
-    pub(super) fn stored(&self, share: &Share) {
-        share.batch.stored(&share.events);
+    /// The events of a share are stored, but for those that the store `refused`: they are tried again, `in_order` if that
+    /// is asked for.
+    pub(super) fn stored(&self, share: Share, refused: &HashSet<EventId>, in_order: bool) {
+        let Share { batch, org, events, in_backlog } = share;
+        let (refused, stored) = partition(events, refused);
+        batch.stored(&stored);
         let mut queues = self.queues();
-        if let Some(queue) = queues.by_org.get_mut(&share.org) {
-            queue.being_stored = queue.being_stored.saturating_sub(1);
-            if queue.being_stored == 0 && queue.parts.is_empty() {
-                queues.by_org.remove(&share.org);
-            }
-        }
+        let parts = queues.refused.push(&batch, refused, in_order, Some(&in_backlog));
+        queues.end_shares(org, 1, parts);
         drop(queues);
         self.0.changed.notify_waiters();
     }
 
-    /// Looks again at what may be stored: something was stored that did not wait here.
-    pub(super) fn wake(&self) {
+    /// Events of a batch that did not wait here are stored, but for those that the store `refused`.
+    pub(super) fn stored_at_once(
+        &self,
+        batch: &Arc<UnstoredBatch>,
+        events: Vec<Arc<Event>>,
+        refused: &HashSet<EventId>,
+    ) {
+        let (refused, stored) = partition(events, refused);
+        batch.stored(&stored);
+        if !refused.is_empty() {
+            self.queues().refused.push(batch, refused, false, None);
+        }
+        self.0.changed.notify_waiters();
+    }
+
+    /// Takes what the store has refused and was tried last, once there is any.
+    pub(super) async fn next_refused(&self) -> RefusedPart {
+        loop {
+            self.wait_until(|queues| !queues.refused.is_empty()).await;
+            if let Some(part) = self.queues().refused.take() {
+                return part;
+            }
+        }
+    }
+
+    /// The store has refused the first event of a part again. Returns how long to wait before the next is tried.
+    pub(super) fn refused_again(&self, part: RefusedPart) -> Duration {
+        let pause = self.queues().refused.put_back(part);
+        self.0.changed.notify_waiters();
+        pause
+    }
+
+    /// The first event of a part is stored or set aside.
+    pub(super) fn settled(&self, part: RefusedPart) {
+        let mut queues = self.queues();
+        if let Some(org) = queues.refused.settled(part) {
+            queues.end_shares(org, 1, 0);
+        }
+        drop(queues);
         self.0.changed.notify_waiters();
     }
 
@@ -232,10 +281,24 @@ impl Queues {
 
     /// The organisation whose turn it is: its place among the turns, and its queue.
     fn next_turn(&self) -> Option<(usize, &OrgQueue)> {
+        if !self.refused.has_room() {
+            return None;
+        }
         self.turns.iter().enumerate().find_map(|(turn, org)| {
             let queue = self.by_org.get(org)?;
-            (!queue.is_ordered || queue.is_next(*org)).then_some((turn, queue))
+            let is_next = !queue.is_ordered || queue.is_next(*org);
+            (is_next && !self.refused.is_full_of(*org)).then_some((turn, queue))
         })
+    }
+
+    /// So many shares of an organisation have ended, and so many begin.
+    fn end_shares(&mut self, org: OrgId, ended: usize, begun: usize) {
+        if let Some(queue) = self.by_org.get_mut(&org) {
+            queue.being_stored = (queue.being_stored + begun).saturating_sub(ended);
+            if queue.being_stored == 0 && queue.parts.is_empty() {
+                self.by_org.remove(&org);
+            }
+        }
     }
 
     /// Takes the next share, of one organisation and one batch.
@@ -262,7 +325,7 @@ impl Queues {
         if !queue.parts.is_empty() {
             self.turns.push_back(org);
         }
-        Some(Share { batch, org, events, _in_backlog: in_backlog })
+        Some(Share { batch, org, events, in_backlog })
     }
 }
 
@@ -271,6 +334,17 @@ impl OrgQueue {
     fn is_next(&self, org: OrgId) -> bool {
         self.being_stored == 0 && self.parts.front().is_some_and(|part| part.batch.is_first_of(org))
     }
+}
+
+/// The events that the store refused, and the others, in their order.
+fn partition(
+    events: Vec<Arc<Event>>,
+    refused: &HashSet<EventId>,
+) -> (Vec<Arc<Event>>, Vec<Arc<Event>>) {
+    if refused.is_empty() {
+        return (Vec::new(), events);
+    }
+    events.into_iter().partition(|event| refused.contains(&event.id))
 }
 
 #[cfg(test)]

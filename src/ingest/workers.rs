@@ -1,13 +1,13 @@
 //! The worker pool: moves events from the journal to the store.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::batch_pacer::{BatchPacer, LastBatch};
-use super::batch_parts::{Endpoints, deliveries};
+use super::batch_parts::{Endpoints, deliveries, is_ordered};
 use super::deferred_batches::{DeferredBatch, WaitingSize};
 use super::event_storer::{EventStorer, StoredBatches, new_backoff};
 use super::metrics::{BacklogPriority, IngestMetrics};
@@ -126,6 +126,14 @@ impl Workers {
         lifecycle.spawn("reader of deferred events", async move {
             again.read_deferred(&shutdown).await;
         });
+        let (of_refused, shutdown) = (Arc::clone(&workers), lifecycle.shutdown());
+        lifecycle.spawn("retries of refused events", async move {
+            tokio::select! {
+                biased;
+                () = shutdown.requested() => {}
+                () = of_refused.store_refused() => {}
+            }
+        });
         let readers = (count / 2).max(1);
         for number in 0..count.max(2) {
             let workers = Arc::clone(&workers);
@@ -179,7 +187,7 @@ impl Workers {
                 () = shutdown.requested() => return,
                 shares = self.next_shares() => shares,
             };
-            self.store_shares(&shares).await;
+            self.store_shares(shares).await;
             drop(permit);
         }
     }
@@ -280,21 +288,20 @@ impl Workers {
         let events = self.decode(&records);
         batch.decoded(orgs.into_iter(), &events);
         let endpoints = self.storer.endpoints(&events).await;
-        let in_order: HashSet<OrgId> =
-            endpoints.keys().filter(|org| is_ordered(&endpoints, org)).copied().collect();
-        let (ordered, others): (Vec<_>, Vec<_>) =
-            events.into_iter().partition(|event| in_order.contains(&event.org_id));
+        let mut waits = self.waiting.stopped(endpoints.keys().copied());
+        waits.extend(endpoints.keys().filter(|org| is_ordered(&endpoints, org)));
+        let (waiting, others): (Vec<_>, Vec<_>) =
+            events.into_iter().partition(|event| waits.contains(&event.org_id));
         let (fast, many) = priority::split(others, |event| deliveries(event, &endpoints));
-        self.let_wait(&batch, ordered.into_iter().chain(many), &endpoints);
+        self.let_wait(&batch, waiting.into_iter().chain(many), &endpoints);
         let in_backlog = self.storer.metrics.reading(BacklogPriority::Fast, fast.len());
-        self.storer.store_all(&fast, &endpoints).await;
-        batch.stored(&fast);
-        drop((fast_permit, in_backlog));
+        let refused = self.storer.store_all(&fast, &endpoints).await;
         // A batch that only waits now tells nothing about the store.
-        if !fast.is_empty() {
+        if fast.len() > refused.len() {
             self.heartbeat.beat();
         }
-        self.waiting.wake();
+        self.waiting.stored_at_once(&batch, fast, &refused);
+        drop((fast_permit, in_backlog));
     }
 
     /// Lets events of a batch wait, each organisation's in their order.
@@ -331,14 +338,31 @@ impl Workers {
     }
 
     /// Stores a batch.
-    async fn store_shares(&self, shares: &[Share]) {
+    async fn store_shares(&self, shares: Vec<Share>) {
         let events: Vec<_> = shares.iter().flat_map(|share| &share.events).cloned().collect();
         let endpoints = self.storer.endpoints(&events).await;
-        self.storer.store_all(&events, &endpoints).await;
+        let refused = self.storer.store_all(&events, &endpoints).await;
         for share in shares {
-            self.waiting.stored(share);
+            let in_order = is_ordered(&endpoints, &share.org);
+            self.waiting.stored(share, &refused, in_order);
         }
-        self.heartbeat.beat();
+        if events.len() > refused.len() {
+            self.heartbeat.beat();
+        }
+    }
+
+    /// Tries events again that the store has refused, one after the other.
+    async fn store_refused(&self) {
+        loop {
+            let mut part = self.waiting.next_refused().await;
+            let first = Arc::clone(part.first());
+            if self.storer.store_refused(&first, &mut part.refusal).await {
+                self.waiting.settled(part);
+                self.heartbeat.beat();
+            } else {
+                tokio::time::sleep(self.waiting.refused_again(part)).await;
+            }
+        }
     }
 
     fn pacer(&self) -> MutexGuard<'_, BatchPacer> {
@@ -368,9 +392,4 @@ fn sizes_by_org(records: &[Record]) -> HashMap<OrgId, WaitingSize> {
         }
     }
     sizes
-}
-
-/// Whether an organisation has ordered endpoints.
-fn is_ordered(endpoints: &Endpoints, org: &OrgId) -> bool {
-    endpoints.get(org).is_some_and(|of_org| of_org.has_ordered())
 }

@@ -57,6 +57,13 @@ fn decoded(place: BatchPlace, events: &[Arc<Event>]) -> Arc<UnstoredBatch> {
     Arc::new(batch)
 }
 
+/// Everything of these shares is stored.
+fn store(waiting: &WaitingEvents, shares: impl IntoIterator<Item = Share>) {
+    for share in shares {
+        waiting.stored(share, &HashSet::new(), false);
+    }
+}
+
 fn sizes(shares: &[Share]) -> Vec<(OrgId, usize)> {
     shares.iter().map(|share| (share.org, share.events.len())).collect()
 }
@@ -76,7 +83,7 @@ fn organisations_take_turns() {
     let taken: usize = rest.iter().map(|share| share.events.len()).sum();
     assert_eq!((taken, waiting.len()), (1_003 - 200 - 100, 0));
     assert!(waiting.next_accepted_at().now_or_never().is_none());
-    shares.iter().chain(&rest).for_each(|share| waiting.stored(share));
+    store(&waiting, shares.into_iter().chain(rest));
     let queues = waiting.queues();
     assert_eq!((queues.by_org.len(), queues.turns.len(), queues.size.bytes), (1, 0, 0));
 }
@@ -92,7 +99,7 @@ fn ordered_organisation_has_one_share_stored_at_a_time() {
     assert_eq!(sizes(&shares), [(ordered, 100), (other, 10)]);
     assert!(waiting.take(500, usize::MAX).is_empty());
     assert!(waiting.next_accepted_at().now_or_never().is_none());
-    waiting.stored(&shares[0]);
+    store(&waiting, shares);
     assert!(first.is_stored());
     let shares = waiting.take(500, usize::MAX);
     assert_eq!(sizes(&shares), [(ordered, 100)]);
@@ -110,13 +117,74 @@ fn ordered_events_wait_for_earlier_batches_that_are_sorted_later() {
     waiting.push(&earlier, (ordered, true), early_events.into(), in_backlog(1));
     let shares = waiting.take(500, usize::MAX);
     assert_eq!(sizes(&shares), [(ordered, 1)]);
-    waiting.stored(&shares[0]);
+    store(&waiting, shares);
     assert!(waiting.take(500, usize::MAX).is_empty(), "one in between is on the fast path");
     fast.stored(&fast_events);
     let shares = waiting.take(500, usize::MAX);
     assert_eq!(sizes(&shares), [(ordered, 10)]);
-    waiting.stored(&shares[0]);
+    store(&waiting, shares);
     assert!(later.is_stored());
+}
+
+/// What the store refused of an ordered organisation, with what is behind it, holds back its later shares; that of another
+/// one holds back nothing.
+#[test]
+fn refused_event_holds_back_what_is_ordered_behind_it_alone() {
+    let (waiting, order) = (WaitingEvents::default(), OrgOrder::default());
+    let (ordered, other) = (org(1), org(2));
+    let first = read(&waiting, &order, (ordered, true), &[1; 4]);
+    read(&waiting, &order, (ordered, true), &[1; 1]);
+    let mut shares = waiting.take(500, usize::MAX);
+    let share = shares.pop().unwrap();
+    let behind: HashSet<EventId> = share.events[1..].iter().map(|event| event.id).collect();
+    waiting.stored(share, &behind, true);
+    for left in (1..=3).rev() {
+        assert!(waiting.take(500, usize::MAX).is_empty(), "{left} are not stored");
+        let part = waiting.next_refused().now_or_never().unwrap();
+        assert!(waiting.next_refused().now_or_never().is_none(), "one after the other");
+        waiting.refused_again(part);
+        waiting.settled(waiting.next_refused().now_or_never().unwrap());
+    }
+    assert!(first.is_stored());
+    store(&waiting, waiting.take(500, usize::MAX));
+
+    let batch = read(&waiting, &order, (other, false), &[1; 100]);
+    let share = waiting.take(64, usize::MAX).remove(0);
+    let refused: HashSet<EventId> = share.events[..2].iter().map(|event| event.id).collect();
+    waiting.stored(share, &refused, false);
+    let shares = waiting.take(500, usize::MAX);
+    assert_eq!(sizes(&shares), [(other, 36)], "the others go on");
+    store(&waiting, shares);
+    assert!(!batch.is_stored());
+    let parts = [(); 2].map(|()| waiting.next_refused().now_or_never().unwrap());
+    parts.into_iter().for_each(|part| waiting.settled(part));
+    assert!(batch.is_stored());
+    assert_eq!(waiting.queues().by_org.len(), 0);
+}
+
+#[test]
+fn organisation_with_too_many_refused_events_is_stopped_and_others_are_not() {
+    let (waiting, order) = (WaitingEvents::default(), OrgOrder::default());
+    let (broken, works) = (org(1), org(2));
+    read(&waiting, &order, (broken, false), &[1; 100]);
+    let share = waiting.take(64, usize::MAX).remove(0);
+    let refused: HashSet<EventId> = share.events.iter().map(|event| event.id).collect();
+    waiting.stored(share, &refused, false);
+    read(&waiting, &order, (works, false), &[1; 5]);
+    let shares = waiting.take(500, usize::MAX);
+    assert_eq!(sizes(&shares), [(works, 5)]);
+    store(&waiting, shares);
+    assert_eq!(waiting.stopped([broken, works].into_iter()), HashSet::from([broken]));
+    assert!(waiting.next_accepted_at().now_or_never().is_none());
+    waiting.settled(waiting.next_refused().now_or_never().unwrap());
+    assert_eq!(sizes(&waiting.take(500, usize::MAX)), [(broken, 36)]);
+
+    let events: Vec<_> = (0..16).map(|number| event(org(10 + number), 1024 * 1024)).collect();
+    let batch = decoded(order.next(events.iter().map(|event| event.org_id)), &events);
+    let refused: HashSet<EventId> = events.iter().map(|event| event.id).collect();
+    assert!(waiting.has_room().now_or_never().is_some());
+    waiting.stored_at_once(&batch, events, &refused);
+    assert!(waiting.has_room().now_or_never().is_none(), "nothing is read while it is full");
 }
 
 #[test]
@@ -191,9 +259,7 @@ fn what_is_deferred_is_read_again_in_its_order_before_what_is_behind_it() {
     assert!(waiting.without_room(&so_many(many, 1)).is_empty());
     assert!(waiting.next_deferred().now_or_never().is_none());
     let rest = waiting.take(usize::MAX, usize::MAX);
-    for share in shares.iter().chain(&rest) {
-        waiting.stored(share);
-    }
+    store(&waiting, shares.into_iter().chain(rest));
     assert_eq!((waiting.len(), waiting.queues().by_org.len()), (0, 0));
 }
 
@@ -308,8 +374,31 @@ impl WaitingModel {
             return false;
         }
         let share = self.taken.swap_remove(choice % self.taken.len());
-        self.waiting.stored(&share);
-        self.stored.extend(share.events);
+        let in_order = Self::is_ordered(share.org);
+        // The store refuses every fourth event.
+        let is_refused = |event: &&Arc<Event>| event.received_at.micros() % 4 == 3;
+        let refused = share.events.iter().filter(is_refused).map(|event| event.id);
+        let mut refused: HashSet<EventId> = refused.collect();
+        if let Some(first) = share.events.iter().position(|event| refused.contains(&event.id))
+            && in_order
+        {
+            refused.extend(share.events[first..].iter().map(|event| event.id));
+        }
+        let is_stored = |event: &&Arc<Event>| !refused.contains(&event.id);
+        self.stored.extend(share.events.iter().filter(is_stored).cloned());
+        self.waiting.stored(share, &refused, in_order);
+        true
+    }
+
+    /// Tries what was refused again.
+    fn store_refused(&mut self, choice: usize) -> bool {
+        let Some(part) = self.waiting.next_refused().now_or_never() else { return false };
+        if choice % 2 == 1 {
+            self.waiting.refused_again(part);
+            return true;
+        }
+        self.stored.push(Arc::clone(part.first()));
+        self.waiting.settled(part);
         true
     }
 }
@@ -320,14 +409,14 @@ proptest! {
     #[test]
     fn everything_is_stored_once_and_what_is_ordered_in_its_order(
         written in proptest::collection::vec(proptest::collection::vec((0..4_usize, 1..5_usize), 1..3), 1..30),
-        choices in proptest::collection::vec((0..4_usize, 0..8_usize), 0..200),
+        choices in proptest::collection::vec((0..5_usize, 0..8_usize), 0..200),
     ) {
         let (mut model, mut reads) = (WaitingModel::default(), written.iter());
         let mut next = reads.next();
         let mut choices = choices.into_iter();
         loop {
             let (first, choice) = choices.next().unwrap_or_default();
-            let went_on = (first..first + 4).any(|action| match action % 4 {
+            let went_on = (first..first + 5).any(|action| match action % 5 {
                 0 => {
                     let has_read = model.read(next);
                     if has_read {
@@ -337,7 +426,8 @@ proptest! {
                 }
                 1 => model.read_again(),
                 2 => model.take(choice + 1),
-                _ => model.store(choice),
+                3 => model.store(choice),
+                _ => model.store_refused(choice),
             });
             if !went_on {
                 break;
