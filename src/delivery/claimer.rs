@@ -14,7 +14,8 @@ use crate::store::{
 use crate::telemetry::OrgLines;
 
 use super::admission::{Granted, Target};
-use super::dispatch::{Dispatch, ManualRequest};
+use super::dispatch::Dispatch;
+use super::manual_requests::ManualRequest;
 
 /// Maximum bytes of payloads that one claim brings.
 const BYTES_MAX: usize = 16 * 1024 * 1024;
@@ -209,33 +210,61 @@ impl Claimer {
         Ok(leased.collect())
     }
 
-    /// Leases deliveries that were requested by hand. `true` when more of them wait.
+    /// Leases deliveries that were requested by hand. `true` when more of them are to be served.
+    ///
+    /// # Errors
+    /// When the store cannot be reached: what was not served waits for the next poll. Any other error concerns one
+    /// request, whose delivery is claimed like any that is due.
     async fn claim_manual(&self) -> Result<bool> {
-        let requests = self.dispatch.take_manual(MANUAL_MAX);
+        let requests = self.dispatch.manual().take(MANUAL_MAX);
         if requests.is_empty() {
             return Ok(false);
         }
-        let by_org = self.dispatch.cache().of(requests.iter().map(|request| request.org)).await?;
-        for request in requests {
-            if let Some(target) = target(&by_org, request.org, request.endpoint, false, true) {
-                self.lease_manual(request, &target).await?;
-            }
+        let by_org = self.dispatch.cache().of(requests.iter().map(|request| request.org)).await;
+        let mut requests = requests.into_iter();
+        let failure = match by_org {
+            Ok(by_org) => loop {
+                let Some(request) = requests.next() else { break None };
+                let ManualRequest { org, endpoint, delivery } = request;
+                let Some(target) = target(&by_org, org, endpoint, false, true) else { continue };
+                match self.lease_manual(request, &target).await {
+                    Ok(()) => {}
+                    Err(error) if error.is_connection() => {
+                        self.dispatch.manual().put_back(request);
+                        break Some(error);
+                    }
+                    Err(error) => {
+                        tracing::warn!(%org, %delivery, %error, "cannot claim a delivery by hand");
+                    }
+                }
+            },
+            Err(error) => Some(error),
+        };
+        let mut manual = self.dispatch.manual();
+        requests.for_each(|request| manual.put_back(request));
+        match failure {
+            Some(error) => Err(error),
+            None => Ok(manual.is_ready()),
         }
-        Ok(self.dispatch.has_manual())
     }
 
-    /// Leases one delivery, if its endpoint may have an attempt by hand now, or the one that goes before it. Otherwise it
-    /// is claimed like any due delivery.
+    /// Leases one delivery, if its endpoint may have an attempt by hand now, or the one that goes before it. Otherwise the
+    /// request waits, and meanwhile the delivery is claimed like any that is due.
     async fn lease_manual(&self, request: ManualRequest, target: &Target) -> Result<()> {
         let id = request.endpoint;
         let now = self.dispatch.monotonic();
-        {
+        let is_reserved = {
             let mut admission = self.dispatch.admission();
             let is_known = admission.introduce(&target.endpoint, target.version, now);
-            if !is_known || !admission.reserve_manual(id, now) {
+            let is_reserved = is_known && admission.reserve_manual(id, now);
+            if !is_reserved {
                 admission.left_in_store(&target.endpoint, now);
-                return Ok(());
             }
+            is_reserved
+        };
+        if !is_reserved {
+            self.dispatch.manual().put_back(request);
+            return Ok(());
         }
         let places = Places { dispatch: &self.dispatch, reserved: vec![(id, 1)] };
         let lease = self.dispatch.lease();
@@ -250,6 +279,8 @@ impl Claimer {
         let claimed = claimed?;
         if claimed.is_none() {
             self.dispatch.wake_scan();
+            // No attempt will end for it.
+            self.dispatch.manual().resume(id);
         }
         let leased = claimed.map(|claimed| (with_endpoint(claimed, &target.endpoint), true));
         places.fill(leased.into_iter().collect());

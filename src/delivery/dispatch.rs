@@ -1,14 +1,14 @@
 //! What the dispatcher shares with those who have deliveries for it, and with those who change endpoints.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{Notify, mpsc};
 
 use crate::domain::{
-    DeliveryId, Endpoint, EndpointId, EndpointKind, InstanceId, Lease, LeaseToken, LeasedDelivery,
-    OrgId, Timestamp,
+    Endpoint, EndpointId, EndpointKind, InstanceId, Lease, LeaseToken, LeasedDelivery, OrgId,
+    Timestamp,
 };
 use crate::runtime::{Clock, Monotonic, Wake};
 use crate::store::{OrgEndpoints, Persisted, PlannedDelivery, Result};
@@ -17,20 +17,9 @@ use super::admission::{Admission, AdmissionLimits, Offer};
 use super::aside::Aside;
 use super::endpoint_cache::EndpointCache;
 use super::inboxes::Inboxes;
+use super::manual_requests::{ManualRequest, ManualRequests};
 use super::outcome_report::OutcomeReport;
 use super::recorder_backlog::RecorderBacklog;
-
-/// Maximum requests for an attempt by hand that wait. A further one waits for the next scan, like any due
-/// delivery.
-const MANUAL_MAX: usize = 1_024;
-
-/// A request to attempt a delivery now.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct ManualRequest {
-    pub(super) org: OrgId,
-    pub(super) endpoint: EndpointId,
-    pub(super) delivery: DeliveryId,
-}
 
 /// The shared state. Clones share it.
 #[derive(Clone, Debug)]
@@ -39,7 +28,7 @@ pub(super) struct Dispatch(Arc<DispatchState>);
 #[derive(Debug)]
 struct DispatchState {
     admission: Mutex<Admission<LeasedDelivery>>,
-    manual: Mutex<VecDeque<ManualRequest>>,
+    manual: Mutex<ManualRequests>,
     cache: EndpointCache,
     clock: Clock,
     instance: InstanceId,
@@ -217,25 +206,13 @@ impl Dispatch {
         self.wake();
     }
 
-    /// Requests that wait for an attempt by hand, at most `max`.
-    pub(super) fn take_manual(&self, max: usize) -> Vec<ManualRequest> {
-        let mut manual = self.0.manual.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = manual.len().min(max);
-        manual.drain(..count).collect()
-    }
-
-    /// Whether a request for an attempt by hand waits.
-    pub(super) fn has_manual(&self) -> bool {
-        !self.0.manual.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
+    /// The requests for attempts by hand.
+    pub(super) fn manual(&self) -> MutexGuard<'_, ManualRequests> {
+        self.0.manual.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn request_manual(&self, request: ManualRequest) {
-        {
-            let mut manual = self.0.manual.lock().unwrap_or_else(PoisonError::into_inner);
-            if manual.len() < MANUAL_MAX && !manual.contains(&request) {
-                manual.push_back(request);
-            }
-        }
+        self.manual().push(request);
         self.wake();
     }
 

@@ -119,6 +119,7 @@ impl Dispatcher {
                 () = tokio::time::sleep(wait.unwrap_or_default()), if wait.is_some() => {}
                 () = &mut poll_timer => {
                     self.scan = ScanDemand::Due;
+                    dispatch.manual().resume_all();
                     self.report_breakers();
                     poll_timer.set(wake.sleep(poll_interval));
                 }
@@ -211,7 +212,7 @@ impl Dispatcher {
             return next_start;
         }
         let scan = self.scan == ScanDemand::Due;
-        let is_urgent = scan || self.dispatch.has_manual();
+        let is_urgent = scan || self.dispatch.manual().is_ready();
         let pause = self.claim_pause.left();
         let (endpoints, next_room) = if is_urgent || pause.is_zero() {
             let admission = self.dispatch.admission();
@@ -253,6 +254,7 @@ impl Dispatcher {
                 let finished = self.dispatch.admission().finish(ticket, signal, gone, now);
                 self.dispatch.release(finished.released);
                 self.dispatch.release(not_made.map(|delivery| *delivery));
+                self.dispatch.manual().resume(ticket.endpoint);
                 log_breaker(ticket, finished.breaker);
                 if finished.breaker == Some(BreakerChange::Closed) {
                     // What waited for it is due.

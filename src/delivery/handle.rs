@@ -7,8 +7,9 @@ use std::collections::{BTreeSet, HashSet};
 
 use crate::domain::{Delivery, DeliveryId, EndpointId, HeldBy, OrgId, Timestamp};
 
-use super::dispatch::{Dispatch, ManualRequest};
+use super::dispatch::Dispatch;
 use super::inboxes::Inboxes;
+use super::manual_requests::ManualRequest;
 use super::wakes::OutcomeWakes;
 
 /// Paused endpoints that are told at most.

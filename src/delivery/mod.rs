@@ -79,6 +79,7 @@ mod failure;
 mod handle;
 mod health;
 mod inboxes;
+mod manual_requests;
 mod metrics;
 mod outcome_report;
 mod recorder;

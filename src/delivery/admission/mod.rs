@@ -33,6 +33,8 @@ mod shares;
 #[cfg(test)]
 mod change_tests;
 #[cfg(test)]
+mod manual_tests;
+#[cfg(test)]
 mod tests;
 
 use std::collections::{BTreeSet, HashMap, VecDeque};

@@ -175,8 +175,10 @@ impl<T> Admission<T> {
             held.in_flight -= 1;
             held.bytes -= ticket.bytes;
         }
-        let released = if (gone && is_same) || is_open {
+        let released = if gone && is_same {
             self.clear(ticket.endpoint)
+        } else if is_open {
+            self.clear_scheduled(ticket.endpoint)
         } else {
             self.clear_beyond_slots(ticket.endpoint, now)
         };
@@ -217,6 +219,16 @@ impl<T> Admission<T> {
     /// Removes the waiting deliveries of an endpoint, which are then left in the store.
     pub(super) fn clear(&mut self, endpoint: EndpointId) -> Vec<T> {
         let released = self.clear_if(endpoint, |_| true);
+        if !released.is_empty() {
+            self.note_left(endpoint);
+        }
+        released
+    }
+
+    /// [`Self::clear`] without what was requested by hand: it is held by no breaker.
+    fn clear_scheduled(&mut self, endpoint: EndpointId) -> Vec<T> {
+        let is_scheduled = |waiting: &Waiting<T>| waiting.kind == AttemptKind::Scheduled;
+        let released = self.clear_if(endpoint, is_scheduled);
         if !released.is_empty() {
             self.note_left(endpoint);
         }

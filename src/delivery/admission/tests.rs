@@ -11,8 +11,8 @@ use crate::domain::{SigningSecret, Timestamp};
 pub(super) const LIMITS: AdmissionLimits =
     AdmissionLimits { slots: 64, places: 1_000, bytes: 1_000_000, concurrency: 4 };
 pub(super) const NOW: Monotonic = Monotonic::ZERO;
-const OK: AttemptSignal = AttemptSignal::Success;
-const DOWN: AttemptSignal = AttemptSignal::Failure { hold: None };
+pub(super) const OK: AttemptSignal = AttemptSignal::Success;
+pub(super) const DOWN: AttemptSignal = AttemptSignal::Failure { hold: None };
 
 /// Endpoints below a hundred belong to the first organisation, and so on.
 pub(crate) fn endpoint(number: u128) -> Arc<Endpoint> {
@@ -166,25 +166,6 @@ fn breaker_holds_deliveries_in_the_store_and_one_probe_reopens() {
     let finished = admission.finish(probe, OK, false, pause);
     assert_eq!(finished.breaker, Some(BreakerChange::Closed));
     assert_eq!(admission.room(endpoint.id, pause), Room::Now(4));
-}
-
-#[test]
-fn attempt_by_hand_probes_at_once_and_one_at_a_time() {
-    let mut admission = Admission::new(LIMITS);
-    let endpoint = endpoint(1);
-    admission.push_known(&endpoint, 1);
-    let ticket = next(&mut admission, NOW).unwrap().ticket;
-    let hold = Some(Duration::from_hours(1));
-    admission.finish(ticket, AttemptSignal::Failure { hold }, false, NOW);
-    assert!(admission.reserve_manual(endpoint.id, NOW));
-    assert!(!admission.reserve_manual(endpoint.id, NOW), "one at a time");
-    admission.unreserve(endpoint.id, 1);
-    admission.push_manual(endpoint.id, 7, 1).unwrap();
-    let start = next(&mut admission, NOW).unwrap();
-    assert_eq!(start.delivery, 7);
-    let finished = admission.finish(start.ticket, OK, false, NOW);
-    assert_eq!(finished.breaker, Some(BreakerChange::Closed));
-    assert!(admission.reserve_manual(endpoint.id, NOW));
 }
 
 #[test]

@@ -198,7 +198,8 @@ impl World {
             );
         }
         if it.oracle.is_paused(held.endpoint) {
-            let waits = it.admission.waiting_for(held.endpoint).next();
+            let mut waiting = it.admission.waiting_for(held.endpoint);
+            let waits = waiting.find(|waiting| !waiting.manual);
             assert!(waits.is_none(), "waits in memory for a paused endpoint: {waits:?}");
         }
         if finished.breaker == Some(BreakerChange::Closed) {
