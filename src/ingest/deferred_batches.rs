@@ -52,12 +52,15 @@ impl DeferredBatches {
         self.parts < DEFERRED_MAX && self.orgs < ORGS_MAX
     }
 
-    /// How much longer than usual batches are gathered, so that they are fewer: the fuller this is, the longer.
+    /// How much longer than usual batches are gathered, so that they are fewer: the fuller this is, the longer. A batch is
+    /// gathered for at most 25 ms, since everybody's events wait for that, but in the last quarter, for 100 ms: what
+    /// comes then is that nothing is read, and nobody's events are stored, until the backlog has gone down.
     pub(super) const fn slowdown(&self) -> u32 {
-        let quarters = [4 * self.parts / DEFERRED_MAX, 4 * self.orgs / ORGS_MAX];
-        match (quarters[0], quarters[1]) {
-            (0, 0) => 1,
-            (0 | 1, 0 | 1) => 5,
+        let (parts, orgs) = (4 * self.parts / DEFERRED_MAX, 4 * self.orgs / ORGS_MAX);
+        match if parts > orgs { parts } else { orgs } {
+            0 => 1,
+            1 => 5,
+            2 => 6,
             _ => 25,
         }
     }
@@ -138,5 +141,19 @@ impl WaitingSize {
     /// Whether it is at most another.
     pub(super) const fn is_within(self, other: Self) -> bool {
         self.events <= other.events && self.bytes <= other.bytes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn batches_are_gathered_for_longer_the_more_is_deferred() {
+        let slowdown = |parts, orgs| {
+            DeferredBatches { parts, orgs, ..DeferredBatches::default() }.slowdown()
+        };
+        assert_eq!([0, 1, 2, 3].map(|quarter| slowdown(quarter * DEFERRED_MAX / 4, 0)), [1, 5, 6, 25]);
+        assert_eq!(slowdown(DEFERRED_MAX / 4, ORGS_MAX / 2), 6, "the fuller of both");
     }
 }
