@@ -133,3 +133,25 @@ async fn attempt_by_hand_at_an_ordered_endpoint_probes_with_the_oldest_delivery(
         assert_eq!(ids, [first.clone(), first, second], "{asked}");
     }
 }
+
+#[tokio::test]
+async fn every_attempt_by_hand_at_a_paused_endpoint_is_made() {
+    let (world, receiver) =
+        (World::with(&["--endpoint-concurrency=1"]).await, Receiver::start().await);
+    let endpoint = world.endpoint(&receiver, "").await;
+    world.publish("user.login", 4).await;
+    let failures = vec![Answer::status(429).header("retry-after", "3600"); 3];
+    receiver.answer(failures);
+    let mut service = world.delivery();
+    assert_eq!(service.run_once().await.unwrap(), 1);
+    let rows = world.rows().await;
+    for row in rows.iter().filter(|row| row.attempts == 0) {
+        service.handle().attempt_now(world.org, endpoint, row.id);
+    }
+    for attempt in 1..=2 {
+        assert_eq!(service.run_once().await.unwrap(), 1, "attempt {attempt} by hand fails");
+    }
+    assert!(service.run_once().await.unwrap() >= 1, "the third succeeds");
+    let attempted = world.rows().await;
+    assert!(attempted.iter().all(|row| row.attempts >= 1), "{attempted:?}");
+}
