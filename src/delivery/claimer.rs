@@ -8,13 +8,12 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use crate::domain::{Endpoint, EndpointId, Lease, LeasedDelivery, OrgId, Timestamp};
-use crate::store::{
-    ClaimCursor, ClaimedDelivery, LeaseGrant, OrgEndpoints, Result, Store, StoreError,
-};
+use crate::store::{ClaimedDelivery, LeaseGrant, OrgEndpoints, Result, Store, StoreError};
 use crate::telemetry::OrgLines;
 
 use super::admission::{Granted, Target};
 use super::dispatch::Dispatch;
+use super::due_scanner::DueScanner;
 use super::manual_requests::ManualRequest;
 
 /// Maximum bytes of payloads that one claim brings.
@@ -24,8 +23,10 @@ const MANUAL_MAX: usize = 16;
 /// Failed statements of one claim, at most: enough to find the first of some hundred endpoints that is at fault. The next
 /// claim goes on without it.
 const FAILURES_MAX: usize = 16;
+/// Deliveries of one endpoint whose events are read one by one, at most.
+const READABLE_MAX: usize = 16;
 
-/// Endpoints that make a claim fail.
+/// Endpoints that make a claim fail, and deliveries that do.
 static UNREADABLE_ENDPOINTS: OrgLines = OrgLines::new();
 
 /// Makes claims, one at a time.
@@ -33,8 +34,7 @@ static UNREADABLE_ENDPOINTS: OrgLines = OrgLines::new();
 pub(super) struct Claimer {
     store: Store,
     dispatch: Dispatch,
-    /// Where the next scan continues.
-    cursor: ClaimCursor,
+    scanner: DueScanner,
     /// Whether the last claim failed.
     is_failing: bool,
 }
@@ -50,7 +50,8 @@ pub(super) struct ClaimWork {
 
 impl Claimer {
     pub(super) fn new(store: Store, dispatch: Dispatch) -> Self {
-        Self { store, dispatch, cursor: ClaimCursor::default(), is_failing: false }
+        let scanner = DueScanner::new(store.clone());
+        Self { store, dispatch, scanner, is_failing: false }
     }
 
     /// Makes one claim and queues what it leases. `true` when the scan is to go on at once.
@@ -87,9 +88,8 @@ impl Claimer {
         let mut has_more = false;
         if work.scan {
             let (now, _) = self.dispatch.now();
-            let released = self.store.system().release_lapsed(now).await?;
-            let found = self.store.system().due_endpoints(self.cursor, now).await?;
-            self.cursor = found.next;
+            let released = self.scanner.release_lapsed(now).await?;
+            let found = self.scanner.scan(now).await?;
             has_more = found.more || released > 0;
             due.extend(found.endpoints.iter().map(|due| (due.org, due.endpoint, due.ordered)));
         }
@@ -115,7 +115,8 @@ impl Claimer {
     }
 
     /// Leases what is granted. A claim that the store does not take although it can be reached, as where it cannot read
-    /// one event, is halved until the endpoint at fault is alone; nothing more is claimed of that one for a while.
+    /// one event, is halved until the endpoint at fault is alone. Of that one, what can be read is leased; if that fails, too,
+    /// nothing more is claimed of it for a while.
     ///
     /// # Errors
     /// When the store cannot be reached, or takes no part of it.
@@ -139,7 +140,14 @@ impl Claimer {
             };
             failures += 1;
             if let [one] = &granted[..] {
-                self.hold_claims(&one.target.endpoint, &error);
+                match self.lease_readable(one).await {
+                    Ok(leased) => {
+                        places.fill(leased);
+                        is_any_leased = true;
+                    }
+                    Err(error) if error.is_connection() => return Err(error),
+                    Err(error) => self.hold_claims(&one.target.endpoint, &error),
+                }
             } else {
                 let half = granted.len() / 2;
                 let reserved = places.reserved.split_off(half);
@@ -174,23 +182,49 @@ impl Claimer {
         granted: &[Granted],
         after_failure: bool,
     ) -> Result<Vec<(LeasedDelivery, bool)>> {
-        let grant = |granted: &Granted| LeaseGrant {
-            endpoint: granted.target.endpoint.id,
-            org: granted.target.endpoint.org_id,
-            ordered: granted.target.ordered,
-            deliveries_max: granted.count,
-        };
-        let grants: Vec<LeaseGrant> = granted.iter().map(grant).collect();
+        let grants: Vec<LeaseGrant> = granted.iter().map(|one| grant(one, one.count)).collect();
         let lease = self.dispatch.lease();
         let (now, _) = self.dispatch.now();
-        let bytes_max = self.dispatch.admission().bytes_free().min(BYTES_MAX);
+        let bytes_max = self.bytes_max();
         let claimed = self.store.system().lease_deliveries(&grants, bytes_max, lease, now).await?;
+        let bytes: usize = claimed.iter().map(|claimed| claimed.event.payload.len()).sum();
+        let cut_short = after_failure || bytes >= bytes_max / 2;
+        Ok(self.leased(granted, claimed, cut_short))
+    }
+
+    /// Leases what can be read of an endpoint. The lease of what cannot lapses.
+    async fn lease_readable(&self, granted: &Granted) -> Result<Vec<(LeasedDelivery, bool)>> {
+        let grant = grant(granted, granted.count.min(READABLE_MAX));
+        let lease = self.dispatch.lease();
+        let (now, _) = self.dispatch.now();
+        let leased =
+            self.store.system().lease_readable(grant, self.bytes_max(), lease, now).await?;
+        let LeaseGrant { org, endpoint, .. } = grant;
+        for delivery in leased.unreadable {
+            self.dispatch.cache().note_unreadable();
+            if let Some(unlogged) = UNREADABLE_ENDPOINTS.due(org) {
+                tracing::error!(%org, %endpoint, %delivery, unlogged,
+                    "cannot read the event of a delivery; it waits");
+            }
+        }
+        Ok(self.leased(std::slice::from_ref(granted), leased.deliveries, true))
+    }
+
+    fn bytes_max(&self) -> usize {
+        self.dispatch.admission().bytes_free().min(BYTES_MAX)
+    }
+
+    /// Notes what a claim has leased, and returns it with its endpoints.
+    fn leased(
+        &self,
+        granted: &[Granted],
+        claimed: Vec<ClaimedDelivery>,
+        cut_short: bool,
+    ) -> Vec<(LeasedDelivery, bool)> {
         let mut counts: HashMap<EndpointId, usize> = HashMap::new();
         for claimed in &claimed {
             *counts.entry(claimed.endpoint_id).or_default() += 1;
         }
-        let bytes: usize = claimed.iter().map(|claimed| claimed.event.payload.len()).sum();
-        let cut_short = after_failure || bytes >= bytes_max / 2;
         {
             let mut admission = self.dispatch.admission();
             admission.claimed(granted, &counts, cut_short);
@@ -207,7 +241,7 @@ impl Claimer {
             let endpoint = endpoints.get(&claimed.endpoint_id)?;
             Some((with_endpoint(claimed, endpoint), false))
         });
-        Ok(leased.collect())
+        leased.collect()
     }
 
     /// Leases deliveries that were requested by hand. `true` when more of them are to be served.
@@ -328,6 +362,11 @@ impl Drop for Places<'_> {
             self.dispatch.queue(std::mem::take(&mut self.reserved), []);
         }
     }
+}
+
+fn grant(granted: &Granted, deliveries_max: usize) -> LeaseGrant {
+    let Target { endpoint, ordered, .. } = &granted.target;
+    LeaseGrant { endpoint: endpoint.id, org: endpoint.org_id, ordered: *ordered, deliveries_max }
 }
 
 /// What is known of an endpoint that is enabled.

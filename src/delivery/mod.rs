@@ -71,6 +71,7 @@ mod connection_pools;
 
 mod dispatch;
 mod dispatcher;
+mod due_scanner;
 mod endpoint_cache;
 mod endpoint_rate;
 mod endpoint_watch;

@@ -96,7 +96,9 @@ use audit::AuditRecord;
 pub use cancellation::{CANCELS_INLINE_MAX, CANCELS_PER_STEP, PendingCancellation};
 pub use changes::CHANGES_KEPT;
 use changes::FollowedOrgs;
-pub use claims::{ClaimCursor, ClaimedDelivery, DueEndpoint, DueEndpoints, LeaseGrant};
+pub use claims::{
+    ClaimCursor, ClaimedDelivery, DueEndpoint, DueEndpoints, LeaseGrant, ReadableDeliveries,
+};
 use crypto::Keyring;
 pub use deliveries::{DeliveryRefusal, PENDING_COUNTED_MAX};
 pub use delivery_lookups::ATTEMPTS_SHOWN_MAX;

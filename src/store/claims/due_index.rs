@@ -157,6 +157,20 @@ impl DueIndex for Engine {
     }
 }
 
+/// The [`SCAN_MAX`] endpoints after `after`, by id, that something is sent to.
+pub(super) async fn enabled(engine: &Engine, after: Uuid) -> Result<Vec<DueEndpoint>> {
+    let sql = format!(
+        "SELECT p.id AS endpoint_id, p.org_id, p.ordered FROM endpoints p
+         WHERE p.id > $1 AND {IS_SENT_TO}
+         ORDER BY p.id LIMIT $2"
+    );
+    let read = |row: &Row| {
+        let (endpoint, org) = (row.get("endpoint_id")?, row.get("org_id")?);
+        Ok(DueEndpoint { endpoint, org, ordered: row.get("ordered")? })
+    };
+    engine.list(sql, args![after, SCAN_MAX], read).await
+}
+
 /// Joins the endpoint of this id as `p`, where something is sent to it and `condition` holds.
 fn endpoint_if(dialect: Dialect, id: &str, condition: &str) -> String {
     match dialect {

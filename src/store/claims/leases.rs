@@ -12,6 +12,8 @@ use crate::store::{Result, System};
 
 /// Lapsed leases that one call ends at most.
 const LAPSED_PER_STEP: usize = 1_000;
+/// Ranges of tokens that are halved at most because they fail: a token has 128 bits.
+const RANGES_HALVED_MAX: usize = 128;
 /// Scans of endpoints at most until an enabled one with something due is found.
 const SCANS_MAX: usize = 8;
 
@@ -54,28 +56,70 @@ impl System<'_> {
         if engine.optional(lapsed, args![now]).await?.is_none() {
             return Ok(0);
         }
-        let sql = match engine.dialect() {
-            Dialect::Sqlite => {
+        self.release_lapsed_of(None, now).await
+    }
+
+    /// [`Self::release_lapsed`] where that fails although the store can be reached, as where a page is damaged: by ranges of
+    /// tokens, of which those that fail are halved. What cannot be read stays leased. For now and then: it may take some
+    /// hundred statements.
+    ///
+    /// # Errors
+    /// When the store cannot be reached.
+    pub async fn release_lapsed_by_range(self, now: Timestamp) -> Result<u64> {
+        let mut ranges = vec![(0, u128::MAX)];
+        let (mut released, mut halved) = (0, 0);
+        while let Some((first, last)) = ranges.pop() {
+            let error = match self.release_lapsed_of(Some((first, last)), now).await {
+                Ok(count) => {
+                    released += count;
+                    continue;
+                }
+                Err(error) => error,
+            };
+            if error.is_connection() {
+                return Err(error);
+            }
+            if first < last && halved < RANGES_HALVED_MAX {
+                halved += 1;
+                let middle = first + (last - first) / 2;
+                ranges.extend([(middle + 1, last), (first, middle)]);
+            }
+        }
+        Ok(released)
+    }
+
+    /// Ends leases that have lapsed, of all tokens or those from one to another.
+    async fn release_lapsed_of(self, range: Option<(u128, u128)>, now: Timestamp) -> Result<u64> {
+        let is_in_range = match range {
+            Some(_) => "AND lease_token BETWEEN $3 AND $4",
+            None => "",
+        };
+        let sql = match self.0.engine.dialect() {
+            Dialect::Sqlite => format!(
                 "UPDATE pending_deliveries SET lease_token = NULL
                  WHERE (org_id, created_at, id) IN
-                     (SELECT d.org_id, d.created_at, d.id
-                      FROM pending_deliveries d INDEXED BY pending_leases
-                      WHERE d.lease_token IS NOT NULL AND d.due_at <= $1
-                      ORDER BY d.lease_token LIMIT $2)"
-            }
-            Dialect::Postgres => {
+                     (SELECT org_id, created_at, id
+                      FROM pending_deliveries INDEXED BY pending_leases
+                      WHERE lease_token IS NOT NULL {is_in_range} AND due_at <= $1
+                      ORDER BY lease_token LIMIT $2)"
+            ),
+            Dialect::Postgres => format!(
                 "WITH held AS MATERIALIZED (
                      SELECT ctid AS place FROM pending_deliveries
-                     WHERE lease_token IS NOT NULL AND due_at <= $1
+                     WHERE lease_token IS NOT NULL {is_in_range} AND due_at <= $1
                      ORDER BY lease_token LIMIT $2
                      FOR UPDATE SKIP LOCKED
                  )
                  UPDATE pending_deliveries d SET lease_token = NULL
                  FROM held h WHERE d.ctid = h.place"
-            }
+            ),
         };
-        let mut tx = engine.begin().await?;
-        let released = tx.execute(sql, args![now, LAPSED_PER_STEP]).await?;
+        let mut args = args![now, LAPSED_PER_STEP];
+        if let Some((first, last)) = range {
+            args.extend(args![Uuid::from_u128(first), Uuid::from_u128(last)]);
+        }
+        let mut tx = self.0.engine.begin().await?;
+        let released = tx.execute(sql, args).await?;
         tx.commit().await?;
         Ok(released)
     }

@@ -24,6 +24,7 @@ use crate::store::metrics::DbOperation;
 
 pub(super) use due_index::{head, is_ordered, pending};
 pub use due_scan::{ClaimCursor, DueEndpoint, DueEndpoints};
+pub use single::ReadableDeliveries;
 
 /// How many deliveries of an endpoint may be leased.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -67,6 +68,13 @@ impl System<'_> {
     pub async fn due_endpoints(self, from: ClaimCursor, now: Timestamp) -> Result<DueEndpoints> {
         let look = due_scan::find(&*self.0.engine, from, now);
         timed(&self.0.metrics, DbOperation::ClaimDeliveries, look).await
+    }
+
+    /// [`Self::due_endpoints`] where that fails although the store can be reached, as where a page of deliveries is damaged:
+    /// every endpoint that something is sent to, whether something is due or not.
+    pub async fn endpoints_maybe_due(self, from: ClaimCursor) -> Result<DueEndpoints> {
+        let engine = &*self.0.engine;
+        due_scan::find_any(|after| due_index::enabled(engine, after), from).await
     }
 
     /// Leases deliveries that are due at `now`, of each endpoint at most as many as granted, those that are due

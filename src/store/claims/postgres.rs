@@ -10,13 +10,31 @@ use super::due_index::{IS_SENT_TO, head, kept};
 use super::{Claimed, EventKey, LeaseRequest, LeasedRow, claimed, event_keys, if_readable};
 use crate::domain::EndpointId;
 use crate::store::engine::{
-    Args, Dialect, Engine, PgSession, Row, answered, args, column, timestamptz,
+    Args, Dialect, Engine, PgSession, Row, Tx, answered, args, column, timestamptz,
 };
 use crate::store::{Result, events};
 
 /// Leases the due deliveries of the granted endpoints.
 pub(super) async fn lease(engine: &Engine, request: LeaseRequest<'_>) -> Result<Claimed> {
     let mut tx = engine.begin().await?;
+    let leased = leases(&mut tx, &request).await?;
+    let events = events(tx.postgres()?, &event_keys(&leased)).await?;
+    tx.commit().await?;
+    Ok(claimed(leased, &events, request.lease))
+}
+
+/// [`lease`] without reading the events.
+pub(super) async fn lease_only(
+    engine: &Engine,
+    request: LeaseRequest<'_>,
+) -> Result<Vec<LeasedRow>> {
+    let mut tx = engine.begin().await?;
+    let leased = leases(&mut tx, &request).await?;
+    tx.commit().await?;
+    Ok(leased)
+}
+
+async fn leases(tx: &mut Tx<'_>, request: &LeaseRequest<'_>) -> Result<Vec<LeasedRow>> {
     let mut heads: Vec<Uuid> = request.grants(true).map(|grant| grant.endpoint.uuid()).collect();
     if !heads.is_empty() {
         // One instance at a time decides which delivery is next at an ordered endpoint, and reads once it has the
@@ -25,13 +43,10 @@ pub(super) async fn lease(engine: &Engine, request: LeaseRequest<'_>) -> Result<
                     FOR NO KEY UPDATE SKIP LOCKED";
         heads = tx.list(lock, args![heads], |row| row.get("id")).await?;
     }
-    let args = lease_args(heads, &request);
+    let args = lease_args(heads, request);
     let rows = tx.all(lease_sql(), args).await?;
     let read = |row: &Row| if_readable(LeasedRow::read(row));
-    let leased: Vec<LeasedRow> = rows.iter().filter_map(read).collect();
-    let events = events(tx.postgres()?, &event_keys(&leased)).await?;
-    tx.commit().await?;
-    Ok(claimed(leased, &events, request.lease))
+    Ok(rows.iter().filter_map(read).collect())
 }
 
 /// The statement that leases. `found` has what may be leased of each endpoint; `fitting` adds up its bytes, the first

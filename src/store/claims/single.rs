@@ -1,9 +1,21 @@
-//! Leases one delivery that somebody asked for, and ends the lease of a batch.
+//! Leases one delivery that somebody asked for, or some whose events are read one by one, and ends the lease of a batch.
 
-use super::{ClaimedDelivery, LeasedRow, claimed};
+use std::collections::HashSet;
+
+use super::{ClaimedDelivery, EventKey, LeaseGrant, LeaseRequest, LeasedRow, claimed, event_keys};
+use super::{postgres, sqlite};
 use crate::domain::{DeliveryId, Lease, LeaseToken, OrgId, Timestamp};
-use crate::store::engine::args;
+use crate::store::engine::{Engine, Row, Tx, args};
 use crate::store::{Result, System, events};
+
+/// Deliveries that were leased although the events of some cannot be read.
+#[derive(Debug, Default)]
+pub struct ReadableDeliveries {
+    /// Those whose events were read.
+    pub deliveries: Vec<ClaimedDelivery>,
+    /// The others. They are not claimed again before the lease ends.
+    pub unreadable: Vec<DeliveryId>,
+}
 
 impl System<'_> {
     /// Leases one delivery, if it is due at `now`, its endpoint is sent to and it may go in any order. Of an ordered
@@ -31,16 +43,48 @@ impl System<'_> {
         );
         let args = args![org, id.created_at(), id, now, lease.until, lease.token.uuid()];
         let Some(leased) = tx.find(sql, args, LeasedRow::read).await? else { return Ok(None) };
-        let (event, received_at) = leased.event;
-        let sql = format!(
-            "SELECT * FROM {} WHERE id = $1 AND received_at = $2",
-            events::with_held(tx.dialect())
-        );
-        let events = tx.all(sql, args![event, received_at]).await?;
+        let events = event(&mut tx, leased.event).await?;
         tx.commit().await?;
         let claimed = claimed(vec![leased], &events, lease);
         self.expire(&claimed.without_event, lease, now).await;
         Ok(claimed.deliveries.into_iter().next())
+    }
+
+    /// [`Self::lease_deliveries`] of one endpoint, for a claim that fails although the store can be reached: what is due is
+    /// leased first, and then each event is read by itself, so that one that cannot be read holds back its own delivery
+    /// only. For few deliveries.
+    pub async fn lease_readable(
+        self,
+        grant: LeaseGrant,
+        bytes_max: usize,
+        lease: Lease,
+        now: Timestamp,
+    ) -> Result<ReadableDeliveries> {
+        let engine = &*self.0.engine;
+        let request = LeaseRequest { grants: &[grant], bytes_max, lease, now };
+        let leased = match engine {
+            Engine::Sqlite(_) => Box::pin(sqlite::lease_only(engine, request)).await?,
+            Engine::Postgres(_) => Box::pin(postgres::lease_only(engine, request)).await?,
+        };
+        let (mut events, mut unread) = (Vec::new(), HashSet::new());
+        for key in event_keys(&leased) {
+            // A transaction each: it ends with the first statement that fails.
+            let mut tx = engine.begin().await?;
+            match event(&mut tx, key).await {
+                Ok(found) => events.extend(found),
+                Err(error) if error.is_connection() => return Err(error),
+                Err(error) => {
+                    tracing::error!(event = %key.0, %error, "cannot read an event; its deliveries wait");
+                    unread.insert(key);
+                }
+            }
+        }
+        let (unread, leased): (Vec<_>, Vec<_>) =
+            leased.into_iter().partition(|row| unread.contains(&row.event));
+        let claimed = claimed(leased, &events, lease);
+        self.expire(&claimed.without_event, lease, now).await;
+        let unreadable = unread.into_iter().map(|row| row.id).collect();
+        Ok(ReadableDeliveries { deliveries: claimed.deliveries, unreadable })
     }
 
     /// Makes the deliveries that are held under one lease due at `now`, and returns how many those were: for
@@ -53,4 +97,13 @@ impl System<'_> {
         tx.commit().await?;
         Ok(released)
     }
+}
+
+/// An event by its key, if it is there.
+async fn event(tx: &mut Tx<'_>, (event, received_at): EventKey) -> Result<Vec<Row>> {
+    let sql = format!(
+        "SELECT * FROM {} WHERE id = $1 AND received_at = $2",
+        events::with_held(tx.dialect())
+    );
+    tx.all(sql, args![event, received_at]).await
 }

@@ -23,21 +23,39 @@ struct Candidate {
 /// Leases the due deliveries of the granted endpoints.
 pub(super) async fn lease(engine: &Engine, request: LeaseRequest<'_>) -> Result<Claimed> {
     let mut tx = engine.begin_long().await?;
-    let mut found = heads(&mut tx, &request).await?;
-    found.extend(unordered(&mut tx, &request).await?);
-    let leased = fitting(found, request.bytes_max);
+    let (leased, mut script) = leases(&mut tx, &request).await?;
     if leased.is_empty() {
         return Ok(Claimed::default());
     }
-    let mut script = Script::default();
-    push_leases(&mut script, &leased, request.lease)?;
-    let leased: Vec<LeasedRow> = leased.into_iter().map(|candidate| candidate.leased).collect();
     let place = script.len();
     script.push(&EVENTS);
     script.bind(id_list(event_keys(&leased).into_iter().map(|(id, _)| id.uuid())))?;
     let answers = tx.finish(script).await?;
     let events = answers.get(place).map_or(&[][..], |answer| &answer.rows);
     Ok(claimed(leased, events, request.lease))
+}
+
+/// [`lease`] without reading the events.
+pub(super) async fn lease_only(
+    engine: &Engine,
+    request: LeaseRequest<'_>,
+) -> Result<Vec<LeasedRow>> {
+    let mut tx = engine.begin_long().await?;
+    let (leased, script) = leases(&mut tx, &request).await?;
+    if !leased.is_empty() {
+        tx.finish(script).await?;
+    }
+    Ok(leased)
+}
+
+/// What is leased, and the statements that do it.
+async fn leases(tx: &mut Tx<'_>, request: &LeaseRequest<'_>) -> Result<(Vec<LeasedRow>, Script)> {
+    let mut found = heads(tx, request).await?;
+    found.extend(unordered(tx, request).await?);
+    let leased = fitting(found, request.bytes_max);
+    let mut script = Script::default();
+    push_leases(&mut script, &leased, request.lease)?;
+    Ok((leased.into_iter().map(|candidate| candidate.leased).collect(), script))
 }
 
 /// The columns that [`Candidate::read`] reads of pending deliveries `d`.
