@@ -32,6 +32,7 @@ mod matrix;
 mod otlp;
 mod postgres_changes;
 mod reads;
+mod refused_events;
 mod replica;
 mod shares;
 mod spine;
