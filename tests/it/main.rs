@@ -15,6 +15,7 @@ mod clients;
 mod clocks;
 mod cloud_events;
 mod console;
+mod damaged_pages;
 mod damaged_rows;
 mod delivery;
 mod deployments;

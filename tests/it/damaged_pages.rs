@@ -1,0 +1,173 @@
+//! A page of deliveries that is really damaged, in the file of the database, costs what is on it, and everybody else's
+//! webhooks go on.
+
+use std::fs::OpenOptions;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::time::Duration;
+
+use hookgate::delivery::DeliveryService;
+use hookgate::domain::{EndpointId, InstanceId, Lease, LeaseToken};
+use hookgate::store::LeaseGrant;
+use sqlx::sqlite::SqliteConnectOptions;
+use sqlx::{ConnectOptions, Connection, PgConnection};
+use tokio::task::block_in_place;
+
+use crate::damaged_rows::world;
+use crate::delivery::world::World;
+use crate::support::postgres::PrivatePostgres;
+use crate::support::receiver::Receiver;
+
+/// Deliveries of the endpoint at fault: they fill some pages.
+const OF_IT: usize = 400;
+
+/// One endpoint with many deliveries, and two others with three each that came later.
+struct Filled {
+    world: World,
+    postgres: Option<PrivatePostgres>,
+    of_it: (EndpointId, Receiver),
+    others: ([EndpointId; 2], Receiver),
+}
+
+impl Filled {
+    async fn on(postgres: Option<PrivatePostgres>) -> Self {
+        let url = match &postgres {
+            Some(postgres) => Some(postgres.fresh_database().await),
+            None => None,
+        };
+        let (world, _) = Box::pin(world(url)).await;
+        let (receiver, works) = (Receiver::start().await, Receiver::start().await);
+        let endpoint = world.endpoint(&receiver, "user.signup").await;
+        let others =
+            [world.endpoint(&works, "user.login").await, world.endpoint(&works, "user.login").await];
+        world.publish("user.signup", OF_IT).await;
+        world.clock.advance(Duration::from_secs(1));
+        world.publish("user.login", 3).await;
+        Self { world, postgres, of_it: (endpoint, receiver), others: (others, works) }
+    }
+
+    /// Damages a page with deliveries of the endpoint at fault alone: in SQLite one of this index, that with the smallest
+    /// keys, and in PostgreSQL one of the table.
+    async fn damage(&self, index: &str) {
+        match &self.postgres {
+            Some(postgres) => self.damage_postgres(postgres).await,
+            None => self.damage_sqlite(index).await,
+        }
+    }
+
+    async fn damage_sqlite(&self, index: &str) {
+        let file = self.world.directory.path().join("hookgate.db");
+        let mut database = SqliteConnectOptions::new().filename(&file).connect().await.unwrap();
+        sqlx::raw_sql("PRAGMA wal_checkpoint(TRUNCATE)").execute(&mut database).await.unwrap();
+        let size = sqlx::query_scalar::<_, i64>("PRAGMA page_size");
+        let size = size.fetch_one(&mut database).await.unwrap();
+        let page = sqlx::query_scalar::<_, i64>(
+            "SELECT pageno FROM dbstat WHERE name = $1 AND pagetype = 'leaf' ORDER BY path LIMIT 1",
+        );
+        let page = page.bind(index).fetch_one(&mut database).await.unwrap();
+        overwrite(&file, size, page - 1);
+        // The other connections now read again what they have cached.
+        let write = "UPDATE change_counter SET number = number + 1";
+        sqlx::raw_sql(write).execute(&mut database).await.unwrap();
+        database.close().await.unwrap();
+    }
+
+    async fn damage_postgres(&self, postgres: &PrivatePostgres) {
+        let url = self.world.store_config(None).1.database_url.unwrap();
+        let mut database = PgConnection::connect(&url).await.unwrap();
+        let file = sqlx::query_scalar::<_, String>("SELECT pg_relation_filepath('pending_deliveries')");
+        let file = file.fetch_one(&mut database).await.unwrap();
+        let page = sqlx::query_scalar::<_, i64>(
+            "SELECT (ctid::text::point)[0]::bigint AS page FROM pending_deliveries
+             GROUP BY page HAVING bool_and(endpoint_id = $1) ORDER BY page LIMIT 1",
+        );
+        let page = page.bind(self.of_it.0.uuid()).fetch_one(&mut database).await.unwrap();
+        database.close().await.unwrap();
+        block_in_place(|| {
+            postgres.stop_politely();
+            overwrite(&postgres.data().join(file), 8_192, page);
+            postgres.start_again();
+        });
+    }
+
+    /// Attempts what is due, once the database is there again.
+    async fn run_once(&self, service: &mut DeliveryService) -> usize {
+        loop {
+            match service.run_once().await {
+                Ok(attempted) => return attempted,
+                Err(error) if error.is_connection() => {
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                }
+                Err(error) => panic!("{error}"),
+            }
+        }
+    }
+}
+
+/// Overwrites a page with what no page has.
+fn overwrite(file: &Path, page_bytes: i64, page: i64) {
+    let file = OpenOptions::new().write(true).open(file).unwrap();
+    let bytes = vec![0xff; usize::try_from(page_bytes).unwrap()];
+    file.write_all_at(&bytes, u64::try_from(page * page_bytes).unwrap()).unwrap();
+    file.sync_all().unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn damaged_page_of_due_deliveries_stops_nobody_else_on_sqlite() {
+    Box::pin(damaged_page_of_due_deliveries_stops_nobody_else(None)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn damaged_page_of_due_deliveries_stops_nobody_else_on_postgresql() {
+    let postgres = block_in_place(PrivatePostgres::start);
+    Box::pin(damaged_page_of_due_deliveries_stops_nobody_else(Some(postgres))).await;
+}
+
+async fn damaged_page_of_due_deliveries_stops_nobody_else(postgres: Option<PrivatePostgres>) {
+    let filled = Filled::on(postgres).await;
+    filled.damage("pending_due").await;
+    let mut service = filled.world.delivery();
+    assert_eq!(filled.run_once(&mut service).await, 6);
+    assert_eq!((filled.others.1.so_far().len(), filled.of_it.1.so_far().len()), (6, 0));
+    filled.world.publish("user.login", 2).await;
+    assert_eq!(filled.run_once(&mut service).await, 4);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn damaged_page_of_lapsed_leases_keeps_no_other_from_being_sent_on_sqlite() {
+    Box::pin(damaged_page_of_lapsed_leases_keeps_no_other_from_being_sent(None)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn damaged_page_of_lapsed_leases_keeps_no_other_from_being_sent_on_postgresql() {
+    let postgres = block_in_place(PrivatePostgres::start);
+    Box::pin(damaged_page_of_lapsed_leases_keeps_no_other_from_being_sent(Some(postgres))).await;
+}
+
+async fn damaged_page_of_lapsed_leases_keeps_no_other_from_being_sent(
+    postgres: Option<PrivatePostgres>,
+) {
+    let filled = Filled::on(postgres).await;
+    let (world, now) = (&filled.world, filled.world.clock.schedule());
+    // What two servers had leased that are gone.
+    let of_it = [filled.of_it.0];
+    for (server, endpoints) in [(2, &of_it[..]), (3, &filled.others.0[..])] {
+        let lease = Lease { token: LeaseToken::mint(InstanceId::new(server)), until: now };
+        let grant = |endpoint: &EndpointId| LeaseGrant {
+            endpoint: *endpoint,
+            org: world.org,
+            ordered: false,
+            deliveries_max: OF_IT,
+        };
+        let grants: Vec<LeaseGrant> = endpoints.iter().map(grant).collect();
+        let leased = world.store.system().lease_deliveries(&grants, usize::MAX / 2, lease, now);
+        assert_eq!(leased.await.unwrap().len(), if server == 2 { OF_IT } else { 6 });
+    }
+    filled.damage("pending_leases").await;
+    let mut service = world.delivery();
+    let mut attempted = 0;
+    while attempted < 6 {
+        attempted += filled.run_once(&mut service).await;
+    }
+    assert_eq!((filled.others.1.so_far().len(), filled.of_it.1.so_far().len()), (6, 0));
+}
