@@ -5,7 +5,7 @@ use uuid::Uuid;
 
 use super::change_tests::version;
 use super::*;
-use crate::delivery::breaker::AttemptSignal;
+use crate::delivery::breaker::{AttemptSignal, Breaker};
 use crate::domain::{SigningSecret, Timestamp};
 
 pub(super) const LIMITS: AdmissionLimits =
@@ -258,6 +258,14 @@ impl<T> Admission<T> {
     /// Places that are reserved.
     pub(in crate::delivery) fn reserved(&self) -> usize {
         self.total.reserved
+    }
+
+    /// What attempts have told of an endpoint.
+    pub(in crate::delivery) fn verdict(
+        &self,
+        endpoint: EndpointId,
+    ) -> Option<(Breaker, Option<Monotonic>)> {
+        self.endpoints.get(&endpoint).map(|state| (state.breaker, state.gone_until))
     }
 
     /// Whether nothing is held.

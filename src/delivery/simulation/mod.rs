@@ -6,6 +6,7 @@
 //! failure names its seed; `HOOKGATE_SIM_SEED=n` repeats it, and `HOOKGATE_SIM_SEEDS=n` tries so many.
 
 mod by_hand;
+mod changes;
 mod flow;
 mod model;
 mod numbers;

@@ -49,6 +49,8 @@ pub(super) struct Server {
     pub(super) is_up: bool,
     pub(super) admission: Admission<Held>,
     cache: BTreeMap<OrgId, Arc<OrgEndpoints>>,
+    /// What a batch was planned for that is not stored: it is tried again with that.
+    planned_for: BTreeMap<OrgId, Arc<OrgEndpoints>>,
     /// Accepted and not known to be stored.
     pub(super) journal: VecDeque<SimEvent>,
     pub(super) is_storing: bool,
@@ -76,6 +78,7 @@ impl Server {
             is_up: true,
             admission: Admission::new(LIMITS),
             cache: BTreeMap::new(),
+            planned_for: BTreeMap::new(),
             journal: VecDeque::new(),
             is_storing: false,
             is_claiming: false,
@@ -119,7 +122,9 @@ impl Server {
         let events: Vec<SimEvent> = self.journal.iter().take(BATCH_MAX).copied().collect();
         let (mut plans, mut versions) = (Vec::new(), BTreeMap::new());
         for event in &events {
-            let of_org = self.endpoints(event.org, store);
+            let of_org = self.planned_for.get(&event.org).map(Arc::clone);
+            let of_org = of_org.unwrap_or_else(|| self.endpoints(event.org, store));
+            self.planned_for.insert(event.org, Arc::clone(&of_org));
             versions.insert(event.org, of_org.version);
             for endpoint in &of_org.endpoints {
                 *next_id += 1;
@@ -128,11 +133,9 @@ impl Server {
                     self.admission.in_flight() + self.admission.reserved() < LIMITS.slots;
                 let offer = self.admission.offer(endpoint, of_org.version, BYTES, now);
                 let leased = offer == Offer::Start;
-                if is_idle
-                    && has_slot
-                    && is_healthy(endpoint)
-                    && self.is_current(event.org, &of_org)
-                {
+                let is_current = self.is_current(event.org, &of_org);
+                assert!(is_current || !leased, "offered for what an endpoint was");
+                if is_idle && has_slot && is_healthy(endpoint) && is_current {
                     assert!(leased, "a slot is free, and an idle endpoint has to wait");
                 }
                 plans.push(SimPlan {
@@ -162,6 +165,7 @@ impl Server {
             self.admission.unreserve(plan.endpoint.id, 1);
         }
         let Some(leased) = leased else { return };
+        self.planned_for.clear();
         for plan in batch.plans.iter().filter(|plan| !plan.leased) {
             self.admission.left_in_store(&plan.endpoint, now);
             self.left.insert(plan.id, plan.endpoint.id);

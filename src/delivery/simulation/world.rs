@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use super::model::{Held, ModelStore, SimEvent, SimOutcome};
 use super::numbers::Numbers;
-use super::server::{CROWD_FROM, Server, SimBatch, SimClaim, is_healthy, is_healthy_org};
+use super::server::{CROWD_FROM, Server, SimBatch, SimClaim, is_healthy_org};
 use crate::delivery::admission::Ticket;
 use crate::delivery::breaker::AttemptSignal;
 use crate::domain::{Endpoint, EndpointId, OrgId, SigningSecret, Timestamp};
@@ -76,6 +76,8 @@ pub(super) enum Step {
     Change,
     /// Disables an endpoint that is gone.
     Disable(EndpointId),
+    /// An organisation posts for the first time.
+    Newcomer(u128),
     /// All receivers that storm begin or cease to fail.
     Storm,
     /// Somebody asks for an attempt.
@@ -167,12 +169,13 @@ impl World {
         }
         world.after(Duration::ZERO, Step::Post);
         world.after(Duration::from_secs(1), Step::Change);
+        world.add_newcomers();
         world.after(Duration::from_secs(1), Step::Ask);
         world.after(Duration::from_secs(10), Step::Storm);
         world
     }
 
-    fn add_endpoints(&mut self, org: u128, receivers: &[SimReceiver]) {
+    pub(super) fn add_endpoints(&mut self, org: u128, receivers: &[SimReceiver]) {
         for (number, receiver) in receivers.iter().enumerate() {
             let id = EndpointId::from_uuid(Uuid::from_u128(org * 100 + number as u128));
             let org = OrgId::from_uuid(Uuid::from_u128(org));
@@ -270,6 +273,7 @@ impl World {
                 self.recorded(server, incarnation, reports);
             }
             Step::Change => self.change(),
+            Step::Newcomer(org) => self.newcomer(org),
             Step::Disable(id) => {
                 if self.is_trouble() {
                     let why = Some("gone".to_owned());
@@ -309,6 +313,12 @@ impl World {
         }
     }
 
+    pub(super) fn accept(&mut self, server: usize, event: SimEvent) {
+        self.servers[server].journal.push_back(event);
+        self.accepted.push(event);
+        self.after(Duration::ZERO, Step::Store(server));
+    }
+
     fn post(&mut self) {
         if !self.is_trouble() {
             return;
@@ -325,9 +335,7 @@ impl World {
         let key = if self.numbers.one_in(8) { 1 + self.numbers.below(number) } else { number };
         let event = SimEvent { org: OrgId::from_uuid(Uuid::from_u128(org.into())), number, key };
         let server = usize::try_from(server).unwrap_or(0);
-        self.servers[server].journal.push_back(event);
-        self.accepted.push(event);
-        self.after(Duration::ZERO, Step::Store(server));
+        self.accept(server, event);
         let wait = self.numbers.millis(1, if orgs > 5 { 60 } else { 120 });
         self.after(wait, Step::Post);
         if !self.is_faulty {
@@ -343,40 +351,5 @@ impl World {
             let wait = self.numbers.millis(100, longest);
             self.after(wait, Step::StoreFails(false));
         }
-    }
-
-    fn change(&mut self) {
-        if !self.is_trouble() {
-            return;
-        }
-        let ids: Vec<EndpointId> = self.receivers.keys().copied().collect();
-        let id = ids[self.numbers.index(ids.len())];
-        if !is_healthy(&self.store.endpoints[&id]) {
-            let what = self.numbers.below(3);
-            self.change_endpoint(id, |endpoint| match what {
-                0 => endpoint.disabled_reason = Some("by its owner".to_owned()),
-                1 => endpoint.disabled_reason = None,
-                _ => {
-                    let url = format!("https://elsewhere.example/{}", endpoint.version);
-                    endpoint.url = url.parse().unwrap();
-                }
-            });
-        }
-        let wait = self.numbers.millis(100, 3_000);
-        self.after(wait, Step::Change);
-    }
-
-    fn change_endpoint(&mut self, id: EndpointId, change: impl FnOnce(&mut Endpoint)) {
-        let url = self.store.endpoints[&id].url.clone();
-        let org = self.store.change(id, change);
-        let is_moved = self.store.endpoints[&id].url != url;
-        for server in &mut self.servers {
-            server.oracle.forget(id, is_moved);
-        }
-        // The server that made the change follows at once, the other when its change feed brings it.
-        let first = self.numbers.index(2);
-        self.after(Duration::ZERO, Step::Follow { server: first, org });
-        let wait = self.numbers.millis(1, 1_000);
-        self.after(wait, Step::Follow { server: 1 - first, org });
     }
 }
