@@ -59,6 +59,7 @@ mod in_flight;
 mod journal_records;
 mod listing;
 mod quarantine;
+mod quarantine_copies;
 mod read_again;
 mod reader;
 mod recovery;

@@ -2,24 +2,21 @@
 //! to `damaged/`, and skipped.
 //!
 //! Reporting and skipping always succeed. The copy is for an expert: where it is impossible, on a full disk, say, or
-//! beyond [`BYTES_MAX`], the report says that there is none.
+//! beyond the bounds of [`Copies`], the report says that there is none.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::io;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::QUARANTINE_DIR;
-use super::file_system::{FileHandle, FileSystem, is_shortage, read_past_damage, write_all};
+use super::file_system::{FileHandle, FileSystem, read_past_damage, write_all};
 use super::format::{JournalId, parse_segment_name, segment_name};
+use super::quarantine_copies::{Copies, CopiedFiles};
 use crate::journal::metrics::JournalMetrics;
 use crate::journal::{Place, Record};
 
-/// Most bytes of copies in `damaged/`.
-const BYTES_MAX: u64 = 256 * 1024 * 1024;
-/// Most copies in `damaged/`.
-const FILES_MAX: u64 = 1_000;
 /// Bytes copied in one call.
 const COPY_BYTES: u64 = 1024 * 1024;
 /// Reports of either kind that are remembered: the newest ones.
@@ -45,6 +42,7 @@ pub struct Damage {
 pub(super) struct Quarantine {
     fs: Arc<dyn FileSystem>,
     dir: PathBuf,
+    copies: Copies,
     metrics: Arc<JournalMetrics>,
     state: Mutex<State>,
 }
@@ -118,19 +116,10 @@ pub struct QuarantineEntry {
 /// What was set aside so far.
 #[derive(Default)]
 struct State {
-    /// `None` until the copies could be counted.
-    held: Option<CopiedFiles>,
     /// Damage, so that the reader does not report and count again what recovery has.
     damaged: VecDeque<Damage>,
     /// Records that were read and could not be decoded. They are kept apart, lest they push damage out.
     undecodable: VecDeque<Damage>,
-}
-
-/// The copies in `damaged/`.
-#[derive(Clone, Copy, Default)]
-struct CopiedFiles {
-    files: u64,
-    bytes: u64,
 }
 
 impl Quarantine {
@@ -139,6 +128,7 @@ impl Quarantine {
         Self {
             fs: Arc::clone(fs),
             dir: dir.to_owned(),
+            copies: Copies::new(fs, &dir.join(QUARANTINE_DIR)),
             metrics: Arc::clone(metrics),
             state: Mutex::default(),
         }
@@ -149,7 +139,7 @@ impl Quarantine {
     /// # Errors
     /// When `damaged/` cannot be listed, or for want of file descriptors or memory.
     pub(super) fn contents(&self, max: usize) -> io::Result<QuarantineContents> {
-        let mut copies = self.copies()?;
+        let mut copies = self.copies.list()?;
         let CopiedFiles { files, bytes } = CopiedFiles::of(&copies);
         let named = |path: &Path| Some(path.file_name()?.to_str()?.to_owned());
         let mut entries = Vec::new();
@@ -180,23 +170,6 @@ impl Quarantine {
         Ok(QuarantineContents { files, bytes, entries, has_more })
     }
 
-    /// The copies in `damaged/` with their lengths, 0 where one cannot be read. A missing directory has none.
-    fn copies(&self) -> io::Result<BTreeMap<String, u64>> {
-        let dir = self.dir.join(QUARANTINE_DIR);
-        let names = match self.fs.list(&dir) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
-            listed => listed?,
-        };
-        let with_length = |name: String| {
-            let length = self.fs.open(&dir.join(&name)).and_then(|file| file.length());
-            match length {
-                Err(error) if is_shortage(&error) => Err(error),
-                length => Ok((name, length.unwrap_or_default())),
-            }
-        };
-        names.into_iter().map(with_length).collect()
-    }
-
     /// Reports damage in the segment called `name`, and copies its bytes if `file` is given. `None` when the lost
     /// records were reported before.
     ///
@@ -216,7 +189,7 @@ impl Quarantine {
             Some(file) if !bytes.is_empty() => {
                 let copy = |copy: &dyn FileHandle| copy_range(file, copy, bytes.clone());
                 let bytes_count = bytes.end - bytes.start;
-                self.copy(&format!("{name}-{}", bytes.start), bytes_count, copy)?
+                self.copies.make(&format!("{name}-{}", bytes.start), bytes_count, copy)?
             }
             Some(_) | None => None,
         };
@@ -237,7 +210,7 @@ impl Quarantine {
 
     /// Copies bytes. Returns the copy, if one could be made.
     pub(super) fn record(&self, name: &str, bytes: &[u8]) -> Option<PathBuf> {
-        let copied = self.copy(name, bytes.len() as u64, |copy| write_all(copy, bytes, 0));
+        let copied = self.copies.make(name, bytes.len() as u64, |copy| write_all(copy, bytes, 0));
         copied.unwrap_or_else(|error| {
             tracing::error!(file = name, %error, "cannot quarantine bytes of the journal");
             None
@@ -259,77 +232,8 @@ impl Quarantine {
         !seqs.is_empty() && self.lock().damaged.iter().any(is_within)
     }
 
-    /// Makes a durable copy of `bytes` bytes. An existing copy is kept as it is. `None` when there is no space.
-    ///
-    /// # Errors
-    /// Only for want of file descriptors or memory.
-    fn copy(
-        &self,
-        name: &str,
-        bytes: u64,
-        write: impl FnOnce(&dyn FileHandle) -> io::Result<()>,
-    ) -> io::Result<Option<PathBuf>> {
-        let mut state = self.lock();
-        let held = match state
-            .held
-            .map_or_else(|| self.copies().map(|all| CopiedFiles::of(&all)), Ok)
-        {
-            Ok(held) => state.held.insert(held),
-            Err(error) if is_shortage(&error) => return Err(error),
-            Err(error) => {
-                // Without its count it would grow without bounds.
-                tracing::error!(file = name, %error, "cannot list the journal's quarantine, bytes are not copied");
-                return Ok(None);
-            }
-        };
-        if held.files >= FILES_MAX || held.bytes.saturating_add(bytes) > BYTES_MAX {
-            tracing::error!(
-                file = name,
-                bytes,
-                "the journal's quarantine is full, bytes are not copied; move the files in `damaged/` away"
-            );
-            return Ok(None);
-        }
-        let quarantine_dir = self.dir.join(QUARANTINE_DIR);
-        let path = quarantine_dir.join(name);
-        match self.copy_to(&quarantine_dir, &path, write) {
-            Ok(()) => {
-                held.files += 1;
-                held.bytes += bytes;
-                Ok(Some(path))
-            }
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(Some(path)),
-            Err(error) if is_shortage(&error) => Err(error),
-            Err(error) => {
-                tracing::error!(file = name, %error, "cannot quarantine bytes of the journal");
-                Ok(None)
-            }
-        }
-    }
-
-    fn copy_to(
-        &self,
-        quarantine_dir: &Path,
-        path: &Path,
-        write: impl FnOnce(&dyn FileHandle) -> io::Result<()>,
-    ) -> io::Result<()> {
-        self.fs.create_dir(quarantine_dir)?;
-        let copy = self.fs.create(path)?;
-        let written = write(&*copy).and_then(|()| copy.sync_all());
-        written.and_then(|()| self.fs.sync_dir(quarantine_dir)).inspect_err(|_| {
-            // A part must not be taken for the whole.
-            let _ = self.fs.remove(path);
-        })
-    }
-
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl CopiedFiles {
-    fn of(copies: &BTreeMap<String, u64>) -> Self {
-        Self { files: copies.len() as u64, bytes: copies.values().sum() }
     }
 }
 

@@ -56,6 +56,37 @@ fn quarantine_that_cannot_be_listed_is_not_empty() {
 }
 
 #[test]
+fn copy_that_a_kill_left_unfinished_is_none_and_is_made_anew() {
+    let disk = SimDisk::default();
+    let metrics = JournalMetrics::register(&Registry::new()).unwrap();
+    let quarantine = |disk: &SimDisk| {
+        let fs: Arc<dyn FileSystem> = Arc::new(disk.clone());
+        Quarantine::new(&fs, Path::new(DIR), &metrics)
+    };
+    let copies = |disk: &SimDisk| -> Vec<_> {
+        disk.files("event-1").into_iter().map(|(_, bytes)| bytes).collect()
+    };
+    // Short calls, so that it can end between any two bytes.
+    let faults = Faults { short: Some(1), ..NO_FAULTS };
+    disk.set_faults(faults.clone());
+    assert!(quarantine(&disk).record("event-1", b"1234").is_some());
+    let calls = disk.calls();
+    for power_fails_at in 1..=calls {
+        let disk = SimDisk::default();
+        disk.set_faults(Faults { power_fails_at: Some(power_fails_at), ..faults.clone() });
+        assert_eq!(quarantine(&disk).record("event-1", b"1234"), None);
+        for next in [disk.process_crash(), disk.power_cycle(|| true), disk.power_cycle(|| false)] {
+            let quarantine = quarantine(&next);
+            let held = quarantine.contents(10).unwrap().files;
+            assert_eq!(copies(&next), vec![b"1234".to_vec(); usize::try_from(held).unwrap()]);
+            assert!(quarantine.record("event-1", b"1234").is_some());
+            assert_eq!(copies(&next.power_cycle(|| false)), [b"1234"], "at {power_fails_at}");
+            assert_eq!(quarantine.contents(10).unwrap().files, 1);
+        }
+    }
+}
+
+#[test]
 fn undecodable_records_do_not_let_damage_be_counted_twice() {
     let fs: Arc<dyn FileSystem> = Arc::new(SimDisk::default());
     let metrics = JournalMetrics::register(&Registry::new()).unwrap();
