@@ -251,7 +251,7 @@ impl Workers {
     async fn let_wait_deferred(&self, deferred: &DeferredBatch) {
         let mut records = self.read_again(deferred).await;
         records.retain(|record| deferred.has(record));
-        let events = self.decode(&records);
+        let events = self.decode(&records).await;
         deferred.batch.decoded(deferred.sizes.keys().copied(), &events);
         let endpoints = self.storer.endpoints(&events).await;
         self.let_wait(&deferred.batch, events, &endpoints);
@@ -264,18 +264,26 @@ impl Workers {
     }
 
     /// Decodes the events. A record that this version cannot decode, such as one of a newer version, is quarantined.
-    fn decode(&self, records: &[Record]) -> Vec<Arc<Event>> {
+    async fn decode(&self, records: &[Record]) -> Vec<Arc<Event>> {
         let mut events = Vec::with_capacity(records.len());
         for journaled in records {
             match record::decode(&journaled.payload) {
                 Ok(decoded) => events.extend(decoded),
-                Err(error) => {
-                    self.storer.quarantine.record(journaled, &error.to_string());
-                    self.storer.metrics.hookgate_records_undecodable_total.inc();
-                }
+                Err(error) => self.set_aside(journaled, &error.to_string()).await,
             }
         }
         events
+    }
+
+    /// Quarantines a record that cannot be decoded, however long there is no file descriptor or memory for its copy.
+    async fn set_aside(&self, undecodable: &Record, reason: &str) {
+        let mut backoff = new_backoff();
+        while let Err(error) = self.storer.quarantine.record(undecodable, reason) {
+            let wait_ms = backoff.peek().as_millis();
+            tracing::error!(%error, wait_ms, "cannot quarantine a record of the journal, retrying");
+            backoff.sleep().await;
+        }
+        self.storer.metrics.hookgate_records_undecodable_total.inc();
     }
 
     /// Stores the events of organisations that have few in a batch, and lets the others wait. Those of organisations with
@@ -285,7 +293,7 @@ impl Workers {
         let RecordBatchRead { records, orgs, batch, fast_permit } = read;
         // Whoever reads next was woken on this thread, where nobody else may run it, and would wait for the decoding.
         tokio::task::yield_now().await;
-        let events = self.decode(&records);
+        let events = self.decode(&records).await;
         batch.decoded(orgs.into_iter(), &events);
         let endpoints = self.storer.endpoints(&events).await;
         let mut waits = self.waiting.stopped(endpoints.keys().copied());

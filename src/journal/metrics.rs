@@ -11,6 +11,9 @@ metrics! {
         @core journal_bytes: Gauge,
         /// Size of the journal's segment files that are only kept for a replay, in bytes.
         hookgate_journal_kept_bytes: Gauge,
+        /// Size of the journal's segment files that are held, since a record in them could be neither decoded nor
+        /// copied to the quarantine, in bytes.
+        hookgate_journal_held_bytes: Gauge,
         /// Bytes of records in the journal that are not stored yet.
         @core hookgate_journal_unstored_bytes: Gauge,
         /// Bytes that the journal may have, `JOURNAL_MAX_MIB`.

@@ -261,16 +261,22 @@ enum QuarantineBackend {
 }
 
 impl RecordQuarantine {
-    /// Copies a record that cannot be decoded, and logs where it lay, where the copy is, and the reason. Blocks for a
-    /// sync.
-    pub fn record(&self, record: &Record, reason: &str) {
+    /// Copies a record that cannot be decoded, and logs where it lay, where the copy is, and the reason. Without space
+    /// for a copy the record stays in the journal, acknowledged or not. Blocks for a sync.
+    ///
+    /// # Errors
+    /// Only for want of file descriptors or memory: nothing was done, and the record must not be acknowledged yet.
+    pub fn record(&self, record: &Record, reason: &str) -> io::Result<()> {
         match &self.0 {
             QuarantineBackend::Local(quarantine) => quarantine.record(record, reason),
         }
     }
 
     /// Copies bytes under a name. Returns the copy; `None` when there is no space for one. Blocks for a sync.
-    pub fn bytes(&self, name: &str, bytes: &[u8]) -> Option<PathBuf> {
+    ///
+    /// # Errors
+    /// Only for want of file descriptors or memory: the same call may be tried again.
+    pub fn bytes(&self, name: &str, bytes: &[u8]) -> io::Result<Option<PathBuf>> {
         match &self.0 {
             QuarantineBackend::Local(quarantine) => quarantine.bytes(name, bytes),
         }

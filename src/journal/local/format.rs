@@ -17,7 +17,8 @@
 //! header costs no record.
 //!
 //! A segment that is kept after all of its records are stored is called
-//! `<first seq, 20 digits>-<journal id, 16 hex digits>-<when it was stored, microseconds>.kept`.
+//! `<first seq, 20 digits>-<journal id, 16 hex digits>-<when it was stored, microseconds>.kept`. One that is held, since a
+//! record of it could be neither decoded nor copied, ends in `.held`.
 //!
 //! # Frame
 //!
@@ -65,6 +66,7 @@ const SEGMENT_MAGIC: &[u8; 8] = b"HGJOURNL";
 const SEGMENT_FIELDS_BYTES: usize = 28;
 const SEGMENT_SUFFIX: &str = ".segment";
 const KEPT_SUFFIX: &str = ".kept";
+const HELD_SUFFIX: &str = ".held";
 const CHECKPOINT_MAGIC: &[u8; 8] = b"HGJCHECK";
 const CHECKPOINT_FIELDS_BYTES: usize = 40;
 
@@ -172,12 +174,24 @@ pub(super) fn kept_name(first_seq: u64, id: JournalId, stored_at: Timestamp) -> 
     format!("{first_seq:020}-{:016x}-{}{KEPT_SUFFIX}", id.0, stored_at.micros())
 }
 
-/// The first seq, the journal id and the time in the name of a kept segment; `None` for any other name.
+/// The same for one that is held.
+pub(super) fn held_name(first_seq: u64, id: JournalId, stored_at: Timestamp) -> String {
+    kept_name(first_seq, id, stored_at).replace(KEPT_SUFFIX, HELD_SUFFIX)
+}
+
+/// Whether the name is that of a segment that is held.
+pub(super) fn is_held_name(name: &str) -> bool {
+    name.ends_with(HELD_SUFFIX)
+}
+
+/// The first seq, the journal id and the time in the name of a kept or held segment; `None` for any other name.
 pub(super) fn parse_kept_name(name: &str) -> Option<(u64, JournalId, Timestamp)> {
-    let (segment, stored_at) = name.strip_suffix(KEPT_SUFFIX)?.rsplit_once('-')?;
+    let of_segment = name.strip_suffix(KEPT_SUFFIX).or_else(|| name.strip_suffix(HELD_SUFFIX))?;
+    let (segment, stored_at) = of_segment.rsplit_once('-')?;
     let (seq, id) = parse_segment_name(&format!("{segment}{SEGMENT_SUFFIX}"))?;
     let stored_at = Timestamp::from_micros(stored_at.parse().ok()?);
-    (kept_name(seq, id, stored_at) == name).then_some((seq, id, stored_at))
+    let names = [kept_name(seq, id, stored_at), held_name(seq, id, stored_at)];
+    names.iter().any(|its| its == name).then_some((seq, id, stored_at))
 }
 
 /// The first bytes of a segment.
@@ -357,6 +371,9 @@ mod tests {
         let at = Timestamp::from_micros(1_700_000_000_000_001);
         let name = kept_name(7, ID, at);
         assert_eq!((parse_kept_name(&name), parse_segment_name(&name)), (Some((7, ID, at)), None));
+        let held = held_name(7, ID, at);
+        assert_eq!((parse_kept_name(&held), is_held_name(&held)), (Some((7, ID, at)), true));
+        assert!(!is_held_name(&name));
         for other in [segment_name(7, ID), format!("{name}.bak"), name.replace("-17", "-017")] {
             assert_eq!(parse_kept_name(&other), None, "{other}");
         }

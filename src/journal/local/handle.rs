@@ -76,6 +76,7 @@ pub(super) fn start(
         segments: Arc::clone(&segments),
         queue: Arc::clone(&queue),
         metrics: Arc::clone(metrics),
+        quarantine: Arc::clone(&quarantine),
         checkpoint: recovered.checkpoint,
         spare_number: recovered.spare_number,
         last_checkpoint: None,

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use super::checkpoint::CheckpointFile;
 use super::file_system::{DirLock, FileSystem};
-use super::format::{Checkpoint, JournalId, SEGMENT_HEADER_BYTES};
+use super::format::{Checkpoint, JournalId, SEGMENT_HEADER_BYTES, is_held_name};
 use super::frame_scan::{Found, Frames};
 use super::listing::Listing;
 use super::segment_scan::{has_later_group, seqs_behind};
@@ -65,6 +65,8 @@ struct CurrentSegment {
     frames: Frames,
     first_seq: u64,
     bytes: u64,
+    /// Whether it is held: those behind it may have been given up.
+    is_held: bool,
 }
 
 /// The extent of the journal in a directory, which a server may have open.
@@ -149,7 +151,8 @@ impl JournalRecords {
             }
             let next_segment = self.segments.front().map(|(first_seq, _)| *first_seq);
             let seq = self.position;
-            let Some(CurrentSegment { frames, first_seq, bytes }) = &mut self.current else {
+            let Some(CurrentSegment { frames, first_seq, bytes, is_held }) = &mut self.current
+            else {
                 continue;
             };
             if next_segment.is_some_and(|next| next <= seq) {
@@ -174,6 +177,10 @@ impl JournalRecords {
                         Some((offset, header)) if was_synced => {
                             frames.seek(offset);
                             self.lose(seq..header.seq);
+                        }
+                        None if *is_held && seq <= self.checkpoint.acked => {
+                            self.current = None;
+                            self.position = synced_below.min(self.checkpoint.acked).max(seq);
                         }
                         Some(_) | None => {
                             let from = at..from.max(at + 1).min(*bytes);
@@ -203,13 +210,14 @@ impl JournalRecords {
     /// Opens the next segment; `false` when there is none.
     fn enter(&mut self) -> io::Result<bool> {
         let Some((first_seq, name)) = self.segments.pop_front() else { return Ok(false) };
-        let file = self.fs.open(&self.dir.join(name))?;
+        let file = self.fs.open(&self.dir.join(&name))?;
         let bytes = file.length()?;
         // Older segments may have been given up, those with records that wait not.
         self.lose(self.position.max(self.checkpoint.acked)..first_seq);
         self.position = first_seq;
         let frames = Frames::new(file, self.checkpoint.id, SEGMENT_HEADER_BYTES);
-        self.current = Some(CurrentSegment { frames, first_seq, bytes });
+        let is_held = is_held_name(&name);
+        self.current = Some(CurrentSegment { frames, first_seq, bytes, is_held });
         Ok(true)
     }
 

@@ -5,9 +5,9 @@ use std::io;
 use std::path::Path;
 
 use super::file_system::FileSystem;
-use super::format::{Checkpoint, JournalId, parse_kept_name, parse_segment_name};
+use super::format::{Checkpoint, JournalId, is_held_name, parse_kept_name, parse_segment_name};
 use super::segment_manager::SPARES_MAX;
-use super::segments::{KeptSegment, Spare};
+use super::segments::{HeldSegments, KeptSegment, Spare};
 use super::{CHECKPOINT_NAME, OLD_LOCK_NAME, QUARANTINE_DIR, SPARE_PREFIX};
 use crate::domain::Timestamp;
 
@@ -15,7 +15,7 @@ use crate::domain::Timestamp;
 pub(super) struct Listing {
     /// In ascending order.
     pub(super) segments: Vec<(u64, JournalId, String)>,
-    /// Kept after all of their records were stored; in ascending order, with the time of that.
+    /// Kept or held after all of their records were stored; in ascending order, with the time of that.
     pub(super) kept: Vec<(u64, JournalId, Timestamp, String)>,
     pub(super) spares: BTreeMap<u64, String>,
     pub(super) unknown: Vec<String>,
@@ -63,14 +63,14 @@ pub(super) fn identity(
     most.map_or_else(|| getrandom::u64().map(JournalId), |(id, _)| Ok(id))
 }
 
-/// The segments of this journal that are kept. Nothing but their length is read.
+/// The segments of this journal that are kept, and those that are held. Nothing but their length is read.
 pub(super) fn kept_segments(
     fs: &dyn FileSystem,
     dir: &Path,
     id: JournalId,
     listing: &mut Listing,
-) -> Vec<KeptSegment> {
-    let mut kept = Vec::new();
+) -> (Vec<KeptSegment>, HeldSegments) {
+    let (mut kept, mut held) = (Vec::new(), HeldSegments::default());
     for (first_seq, of, stored_at, name) in std::mem::take(&mut listing.kept) {
         if of != id {
             listing.unknown.push(name);
@@ -79,9 +79,13 @@ pub(super) fn kept_segments(
         // One that cannot be opened is given up like the others.
         let length = fs.open(&dir.join(&name)).and_then(|file| file.length());
         let bytes = length.unwrap_or_default();
-        kept.push(KeptSegment { first_seq, name, bytes, stored_at });
+        if is_held_name(&name) {
+            held.add(bytes);
+        } else {
+            kept.push(KeptSegment { first_seq, name, bytes, stored_at });
+        }
     }
-    kept
+    (kept, held)
 }
 
 /// Keeps the spares of full length, and removes the others.

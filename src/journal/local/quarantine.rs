@@ -2,9 +2,10 @@
 //! to `damaged/`, and skipped.
 //!
 //! Reporting and skipping always succeed. The copy is for an expert: where it is impossible, on a full disk, say, or
-//! beyond the bounds of [`Copies`], the report says that there is none.
+//! beyond the bounds of [`Copies`], the report says that there is none. What is damaged is lost then. A record that is
+//! whole and cannot be decoded is not: its segment is held for a version that can.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::io;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -13,7 +14,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use super::QUARANTINE_DIR;
 use super::file_system::{FileHandle, FileSystem, read_past_damage, write_all};
 use super::format::{JournalId, parse_segment_name, segment_name};
-use super::quarantine_copies::{Copies, CopiedFiles};
+use super::quarantine_copies::{CopiedFiles, Copies};
 use crate::journal::metrics::JournalMetrics;
 use crate::journal::{Place, Record};
 
@@ -55,11 +56,14 @@ pub(in crate::journal) struct LocalQuarantine {
 }
 
 impl LocalQuarantine {
-    /// Reports a record that cannot be decoded, and copies it.
-    pub(in crate::journal) fn record(&self, record: &Record, reason: &str) {
+    /// Reports a record that cannot be decoded, and copies it. Where that is impossible its segment is held.
+    ///
+    /// # Errors
+    /// Only for want of file descriptors or memory: nothing is reported, and the caller waits.
+    pub(in crate::journal) fn record(&self, record: &Record, reason: &str) -> io::Result<()> {
         let Place { segment, offset } = record.place;
         let name = segment_name(segment, self.id);
-        let quarantined = self.quarantine.record(&format!("{name}-{offset}"), &record.payload);
+        let quarantined = self.quarantine.record(&format!("{name}-{offset}"), &record.payload)?;
         let seq = record.seq.get();
         let undecodable = Damage {
             file: self.quarantine.dir.join(&name),
@@ -68,7 +72,16 @@ impl LocalQuarantine {
             seqs: seq..seq + 1,
             quarantined: quarantined.clone(),
         };
-        remember(&mut self.quarantine.lock().undecodable, undecodable);
+        let mut state = self.quarantine.lock();
+        remember(&mut state.undecodable, undecodable);
+        let is_first_held = quarantined.is_none() && state.held.insert(segment);
+        drop(state);
+        if is_first_held {
+            tracing::error!(
+                file = %self.quarantine.dir.join(&name).display(),
+                "a record of this segment can be neither decoded nor copied: the segment is held, and not given up"
+            );
+        }
         tracing::error!(
             file = %self.quarantine.dir.join(name).display(),
             offset,
@@ -77,10 +90,18 @@ impl LocalQuarantine {
             ?quarantined,
             "a record of the journal cannot be decoded, skipping it"
         );
+        Ok(())
     }
 
     /// Copies bytes that nobody can store. Returns the copy, if one could be made.
-    pub(in crate::journal) fn bytes(&self, name: &str, bytes: &[u8]) -> Option<PathBuf> {
+    ///
+    /// # Errors
+    /// Only for want of file descriptors or memory.
+    pub(in crate::journal) fn bytes(
+        &self,
+        name: &str,
+        bytes: &[u8],
+    ) -> io::Result<Option<PathBuf>> {
         self.quarantine.record(name, bytes)
     }
 }
@@ -120,6 +141,8 @@ struct State {
     damaged: VecDeque<Damage>,
     /// Records that were read and could not be decoded. They are kept apart, lest they push damage out.
     undecodable: VecDeque<Damage>,
+    /// The first seqs of segments with records that could be neither decoded nor copied. At most every segment is.
+    held: BTreeSet<u64>,
 }
 
 impl Quarantine {
@@ -209,12 +232,21 @@ impl Quarantine {
     }
 
     /// Copies bytes. Returns the copy, if one could be made.
-    pub(super) fn record(&self, name: &str, bytes: &[u8]) -> Option<PathBuf> {
-        let copied = self.copies.make(name, bytes.len() as u64, |copy| write_all(copy, bytes, 0));
-        copied.unwrap_or_else(|error| {
-            tracing::error!(file = name, %error, "cannot quarantine bytes of the journal");
-            None
-        })
+    ///
+    /// # Errors
+    /// Only for want of file descriptors or memory.
+    pub(super) fn record(&self, name: &str, bytes: &[u8]) -> io::Result<Option<PathBuf>> {
+        self.copies.make(name, bytes.len() as u64, |copy| write_all(copy, bytes, 0))
+    }
+
+    /// Whether the segment of this first seq has a record that could be neither decoded nor copied.
+    pub(super) fn is_held(&self, segment: u64) -> bool {
+        self.lock().held.contains(&segment)
+    }
+
+    /// Notes that a segment is under the name of a held one.
+    pub(super) fn end_holding(&self, segment: u64) {
+        self.lock().held.remove(&segment);
     }
 
     /// Moves a whole file to quarantine, because the journal needs its name.

@@ -8,11 +8,14 @@
 //!
 //! The new name is not synced: a file that has its old name again after a power failure is a segment below the
 //! checkpoint, and is kept once more.
+//!
+//! A segment with a record that could be neither decoded nor copied is held instead, whatever needs its space, until
+//! somebody removes it. A replay by a version that knows the record reads it.
 
 use std::io;
 use std::time::Duration;
 
-use super::format::kept_name;
+use super::format::{held_name, kept_name};
 use super::segment_manager::{Freed, RETRY_INTERVAL, SegmentManager, note_failure, remaining};
 use super::segments::{KeptSegment, Phase, Segment, SegmentUnavailable, State};
 use crate::runtime::Stopwatch;
@@ -36,6 +39,22 @@ impl SegmentManager {
             Err(error) => return Err(error),
         }
         Ok(Freed::Kept(KeptSegment { first_seq: *first_seq, name, bytes: *bytes, stored_at }))
+    }
+
+    /// Holds a segment with records that could be neither decoded nor copied.
+    pub(super) fn hold(&self, segment: &Segment) -> io::Result<Freed> {
+        let name = held_name(segment.first_seq, self.id, self.clock.now());
+        match self.fs.rename(&self.dir.join(&segment.name), &self.dir.join(&name)) {
+            Ok(()) => {}
+            // Somebody has removed it.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Freed::Spare(None)),
+            Err(error) => return Err(error),
+        }
+        // Under its old name it would be given up after a power failure: nothing else tells that it is held.
+        if let Err(error) = self.open_dir.sync() {
+            tracing::error!(file = name, %error, "cannot sync the journal's directory");
+        }
+        Ok(Freed::Held)
     }
 
     /// The time until the oldest kept segment is to be given up; `None` if none is kept.
@@ -69,7 +88,7 @@ impl SegmentManager {
                     self.queue.reopen();
                 }
             }
-            Ok(Freed::Kept(_)) => {}
+            Ok(Freed::Kept(_) | Freed::Held) => {}
             Err(error) => {
                 note_failure(&mut self.give_up_failed, &kept.name, &error);
                 let mut state = self.segments.lock();

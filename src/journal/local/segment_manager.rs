@@ -14,6 +14,7 @@ use super::append_queue::AppendQueue;
 use super::checkpoint::CheckpointFile;
 use super::file_system::{DirHandle, DirLock, FileHandle, FileSystem, is_no_space, write_all};
 use super::format::{Checkpoint, JournalId};
+use super::quarantine::Quarantine;
 use super::segment_summary::SUMMARY_OFFSET;
 use super::segments::{
     FinishedSegment, KeptSegment, Phase, Segment, SegmentUnavailable, Segments, Spare, State,
@@ -46,6 +47,8 @@ pub(super) struct SegmentManager {
     pub(super) segments: Arc<Segments>,
     pub(super) queue: Arc<AppendQueue>,
     pub(super) metrics: Arc<JournalMetrics>,
+    /// Knows which segments are held.
+    pub(super) quarantine: Arc<Quarantine>,
     pub(super) checkpoint: CheckpointFile,
     /// The number of the newest spare.
     pub(super) spare_number: u64,
@@ -75,6 +78,8 @@ pub(super) struct SegmentManager {
 pub(super) enum Freed {
     /// It is kept for a replay.
     Kept(KeptSegment),
+    /// It is held.
+    Held,
     /// It is a spare now; `None` if it was removed.
     Spare(Option<Spare>),
 }
@@ -118,10 +123,12 @@ impl SegmentManager {
             self.segments.end_preparing();
             self.check_disk();
             let state = self.segments.lock();
-            let (bytes, kept) = (state.bytes(self.segment_bytes), state.kept_bytes());
+            let bytes = state.bytes(self.segment_bytes);
+            let (kept, held) = (state.kept_bytes(), state.held.bytes);
             drop(state);
             self.metrics.journal_bytes.set(clamped(bytes));
             self.metrics.hookgate_journal_kept_bytes.set(clamped(kept));
+            self.metrics.hookgate_journal_held_bytes.set(clamped(held));
         }
     }
 
@@ -274,7 +281,9 @@ impl SegmentManager {
     }
 
     fn free(&mut self, segment: Segment) {
-        let freed = if self.retention.is_zero() {
+        let freed = if self.quarantine.is_held(segment.first_seq) {
+            self.hold(&segment)
+        } else if self.retention.is_zero() {
             self.reuse(&segment.name, segment.bytes == self.segment_bytes)
         } else {
             self.keep(&segment)
@@ -283,6 +292,11 @@ impl SegmentManager {
             Ok(Freed::Kept(kept)) => {
                 self.free_failed = None;
                 self.segments.lock().kept.push_back(kept);
+            }
+            Ok(Freed::Held) => {
+                self.free_failed = None;
+                self.quarantine.end_holding(segment.first_seq);
+                self.segments.lock().held.add(segment.bytes);
             }
             Ok(Freed::Spare(spare)) => {
                 self.free_failed = None;

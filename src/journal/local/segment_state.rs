@@ -37,6 +37,24 @@ pub(super) struct KeptSegment {
     pub(super) stored_at: Timestamp,
 }
 
+/// Segments with records that could be neither decoded nor copied. They are never given up, and take their part of the
+/// journal's size until somebody removes them.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(super) struct HeldSegments {
+    /// Their number.
+    pub(super) files: u64,
+    /// Their length on disk, in bytes.
+    pub(super) bytes: u64,
+}
+
+impl HeldSegments {
+    /// Adds one of this length.
+    pub(super) const fn add(&mut self, bytes: u64) {
+        self.files += 1;
+        self.bytes += bytes;
+    }
+}
+
 /// A segment that the writer has left.
 pub(super) struct FinishedSegment {
     pub(super) file: Arc<dyn FileHandle>,
@@ -119,7 +137,9 @@ pub(super) struct State {
     pub(super) spares: Vec<Spare>,
     /// Kept segments, oldest first. They are given up when their space is needed.
     pub(super) kept: VecDeque<KeptSegment>,
-    /// Files of a segment's size on disk: live, spare, kept, and changing from one to the other.
+    /// Segments that are held.
+    pub(super) held: HeldSegments,
+    /// Files of a segment's size on disk: live, spare, kept, held, and changing from one to the other.
     pub(super) files: u64,
     /// Whether the segment manager is at work on a file that may become a spare: one that it prepares or frees.
     pub(super) preparing: bool,
@@ -150,11 +170,12 @@ impl State {
     pub(super) fn new(
         live: VecDeque<Segment>,
         spares: Vec<Spare>,
-        kept: Vec<KeptSegment>,
+        (kept, held): (Vec<KeptSegment>, HeldSegments),
         checkpoint: Checkpoint,
     ) -> Self {
         Self {
-            files: (live.len() + spares.len() + kept.len()) as u64,
+            files: (live.len() + spares.len() + kept.len()) as u64 + held.files,
+            held,
             live,
             kept: kept.into(),
             finished: Vec::new(),
@@ -197,7 +218,7 @@ impl State {
     /// Bytes of segment files on disk, of which spares have `segment_bytes` each.
     pub(super) fn bytes(&self, segment_bytes: u64) -> u64 {
         let live: u64 = self.live.iter().map(|segment| segment.bytes).sum();
-        live + self.kept_bytes() + self.spares.len() as u64 * segment_bytes
+        live + self.kept_bytes() + self.held.bytes + self.spares.len() as u64 * segment_bytes
     }
 
     /// Bytes of kept segments on disk.

@@ -11,8 +11,8 @@ use tokio::sync::Notify;
 use super::ack_window::Acked;
 use super::format::SEGMENT_HEADER_BYTES;
 pub(super) use super::segment_state::{
-    FinishedSegment, KeptSegment, Phase, Position, Readable, Segment, SegmentUnavailable, Spare,
-    State,
+    FinishedSegment, HeldSegments, KeptSegment, Phase, Position, Readable, Segment,
+    SegmentUnavailable, Spare, State,
 };
 use super::shares::FreeBytes;
 use crate::runtime::Stopwatch;

@@ -3,6 +3,7 @@
 mod backup;
 mod damage;
 mod faults;
+mod held;
 mod model;
 mod poison;
 mod quarantine;
