@@ -32,8 +32,8 @@ async fn operator_sees_what_the_journal_has_set_aside() {
         (&json!(0), &json!(0), &json!([]))
     );
     let quarantine = server.reader.quarantine();
-    assert!(quarantine.bytes("unstorable-1", b"12345").is_some());
-    assert!(quarantine.bytes("unstorable-2", b"678").is_some());
+    assert!(quarantine.bytes("unstorable-1", b"12345").unwrap().is_some());
+    assert!(quarantine.bytes("unstorable-2", b"678").unwrap().is_some());
     let all = shown("").await;
     assert_eq!(
         (&all["files"], &all["bytes"], &all["has_more"]),
