@@ -110,6 +110,7 @@ impl<'a> AppBuilder<'a> {
             metrics,
             tracer: export.tracer(),
             work: self.background,
+            store_started: gate.clone(),
             background: lifecycle.in_background(&background).behind(&gate),
             foreground: lifecycle.behind(&gate),
             due: Wake::new(),

@@ -7,6 +7,9 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use rustix::fs::Access;
+use rustix::io::Errno;
+
 use super::registration::{IdentityError, Registration};
 use super::stored_mark::StoredMark;
 use crate::config::{JournalConfig, StoreConfig};
@@ -115,12 +118,30 @@ pub(super) async fn open_store_patiently(
     let store = named_store(config, metrics)?;
     match store.reach(config).await {
         Ok(()) => {}
-        Err(error) if error.is_away() => {
+        Err(error) if error.is_away() && !is_forbidden(config) => {
             tracing::warn!(%error, "cannot open the database; starting without it");
         }
         Err(error) => return Err(open_error(config, error)),
     }
     Ok(store)
+}
+
+/// Whether the SQLite file cannot be opened for a reason that only a person mends: the server lacks a right, or something
+/// else has its name. SQLite has one error for these and for want of space or file descriptors.
+///
+/// Nothing is opened: to close the file would release SQLite's locks on it.
+fn is_forbidden(config: &StoreConfig) -> bool {
+    let (path, dir) = (config.sqlite_path(), &config.data_dir);
+    let lacks = |path: &Path, right| {
+        matches!(
+            rustix::fs::access(path, right),
+            Err(Errno::ACCESS | Errno::PERM | Errno::ROFS | Errno::NOTDIR)
+        )
+    };
+    let read_write = Access::READ_OK | Access::WRITE_OK;
+    let is_file = config.database_url.is_none();
+    is_file
+        && (path.is_dir() || lacks(&path, read_write) || lacks(dir, read_write | Access::EXEC_OK))
 }
 
 /// The store that the settings name, without a connection.

@@ -1,7 +1,8 @@
 //! The start of the store: what is done before anything works with it.
 //!
 //! A store that is older than the journal is refused, the schema is migrated, the keys of its secrets are checked,
-//! and what earlier runs of this server left is released. If the store is away, the server listens all the same, and
+//! and what earlier runs of this server left is released. If the store is away, or its disk has no space, the server
+//! listens all the same, strict readiness is red, and
 //! this is tried again in the background. Until it has succeeded no other task touches the store: a statement of this
 //! version on the schema of the last one could fail for good. Requests are answered meanwhile: those with keys that
 //! are not known get 503.

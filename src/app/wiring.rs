@@ -31,7 +31,7 @@ use crate::http::{Api, AppState, Parts, Tls};
 use crate::ingest::{Eraser, Intake, Replayer, Workers};
 use crate::journal::{Journal, JournalReader};
 use crate::limit::RateLimiter;
-use crate::runtime::{Background, Clock, CpuLoad, DiskSpace, Heartbeat, Lifecycle, Wake};
+use crate::runtime::{Background, Clock, CpuLoad, DiskSpace, Gate, Heartbeat, Lifecycle, Wake};
 use crate::store::{Store, retention_defaults};
 use crate::telemetry::Tracer;
 
@@ -49,6 +49,8 @@ pub(super) struct Wiring<'a> {
     pub(super) tracer: Tracer,
     /// Whether background tasks are started.
     pub(super) work: BackgroundWork,
+    /// Open once the store is started.
+    pub(super) store_started: Gate,
     /// Tasks on the threads that answer requests.
     pub(super) foreground: Lifecycle,
     /// Tasks on the background threads.
@@ -297,6 +299,7 @@ impl Wiring<'_> {
             ingest,
             metrics: self.metrics.for_api(),
             tracer: self.tracer,
+            store_started: self.store_started,
             background: threads.handle(),
             shutdown: self.foreground.shutdown(),
         };

@@ -22,7 +22,7 @@ use crate::delivery::{DeliveryHealth, Inboxes, SsrfGuard};
 use crate::domain::{NewEventLimits, OrgId, OrgLimit, OrgLimits, Timestamp};
 use crate::ingest::Intake;
 use crate::limit::{ConcurrencyLimiter, FairSemaphore, RateLimiter, Reader};
-use crate::runtime::{Heartbeat, Shutdown, Stopwatch};
+use crate::runtime::{Gate, Heartbeat, Shutdown, Stopwatch};
 use crate::telemetry::Tracer;
 
 /// A ping that takes longer counts as an outage: a probe must answer before its caller gives up.
@@ -55,6 +55,8 @@ pub struct Parts {
     pub metrics: ApiMetrics,
     /// Records the spans of requests that post events.
     pub tracer: Tracer,
+    /// Open once the store is migrated and checked, which needs it to take writes.
+    pub store_started: Gate,
     /// The background runtime, for work that yields to requests.
     pub background: Handle,
     /// Signals shutdown.

@@ -100,8 +100,8 @@ impl StoreError {
 }
 
 impl StoreError {
-    /// Whether the database is away for a while: it stops, starts, fails over, is locked by another process, or
-    /// cannot be reached. A server that starts waits for it. `false` for what only a person mends, such as a wrong
+    /// Whether the database is away for a while: it stops, starts, fails over, is locked by another process, has no
+    /// space on its disk, or cannot be reached. A server that starts waits for it. `false` for what only a person mends, such as a wrong
     /// password, and for what is wrong with a call.
     pub fn is_away(&self) -> bool {
         match self {
@@ -267,7 +267,18 @@ fn is_transient(fault: &dyn DatabaseError) -> bool {
     }
     let Some(fault) = fault.try_downcast_ref::<SqliteError>() else { return false };
     let extended = DatabaseError::code(fault).and_then(|code| code.parse::<i32>().ok());
-    extended.is_some_and(|extended| matches!(extended & 0xff, SQLITE_BUSY | SQLITE_LOCKED))
+    extended.is_some_and(sqlite_is_transient)
+}
+
+/// A file that another process has locked, a disk without space, want of descriptors or memory, and a disk that fails a
+/// write or a sync. Not damage: CORRUPT, NOTADB, and an IOERR of a page. Nor READONLY and PERM, which a person mends.
+fn sqlite_is_transient(extended: i32) -> bool {
+    match extended & 0xff {
+        SQLITE_BUSY | SQLITE_LOCKED | SQLITE_NOMEM | SQLITE_FULL | SQLITE_CANTOPEN
+        | SQLITE_PROTOCOL => true,
+        SQLITE_IOERR => !SQLITE_IOERR_OF_A_PAGE.contains(&extended),
+        _ => false,
+    }
 }
 
 /// 08 has connection exceptions, 25006 a server that is a standby, 40 lost races, 53 want of resources, 55P03 a lock
@@ -351,6 +362,14 @@ mod tests {
         }
         for code in ["28P01", "3D000", "42P01", "42501", "23505"] {
             assert!(!sqlstate_is_transient(code), "{code}");
+        }
+        // FULL, CANTOPEN, PROTOCOL, and IOERR of WRITE, FSYNC, SHMOPEN and SHMSIZE.
+        for code in [5, 6, 7, 13, 14, 15, 261, 517, 778, 1034, 4618, 4874] {
+            assert!(sqlite_is_transient(code), "{code}");
+        }
+        // CORRUPT and NOTADB, and IOERR of READ, SHORT_READ, DATA and CORRUPTFS.
+        for code in [1, 3, 8, 11, 19, 26, 267, 266, 522, 779, 1032, 8202, 8458] {
+            assert!(!sqlite_is_transient(code), "{code}");
         }
         assert!(StoreError::from(Error::PoolTimedOut).is_away());
         let refused = std::io::Error::from(std::io::ErrorKind::ConnectionRefused);

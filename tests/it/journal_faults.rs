@@ -166,6 +166,38 @@ async fn disk_that_is_full_before_a_record_needs_no_restart() {
     site.server.stop().await;
 }
 
+/// A limit of 32 KiB from the start on: SQLite's log is longer, and the events that wait are shorter.
+const STARTS_WITH_A_LIMIT: &str = "trap '' XFSZ; ulimit -S -f 64; exec \"$0\" serve";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn server_starts_while_its_sqlite_file_cannot_grow_and_works_once_it_can() {
+    let Site { server, client, key, data_dir } = Site::start(&[]).await;
+    server.kill().await;
+    let file = SqliteConnectOptions::new().filename(data_dir.path().join("hookgate.db"));
+    // Its snapshot keeps the log from starting anew.
+    let mut reader = file.connect().await.unwrap();
+    reader.execute("BEGIN; SELECT count(*) FROM orgs").await.unwrap();
+    let mut writer = file.connect().await.unwrap();
+    let ballast = "CREATE TABLE ballast AS SELECT zeroblob(100000); DROP TABLE ballast";
+    writer.execute(ballast).await.unwrap();
+
+    let server = Binary::start_by(STARTS_WITH_A_LIMIT, data_dir.path(), &[]).await;
+    let site = Site { server, client, key, data_dir };
+    assert_eq!(site.ready(200).await["checks"]["journal"], "ok");
+    let url = format!("{}/health/ready?strict", site.server.base_url);
+    let strict = answer(site.client.get(&url)).await.expect(503);
+    assert_eq!(strict["checks"]["store"], "unreachable");
+    site.post(EVENT).await.expect(202);
+
+    drop((reader, writer));
+    site.limit(None);
+    until("it is stored", async || site.stored().await == 1).await;
+    until("it is ready", async || answer(site.client.get(&url)).await.status == 200).await;
+    let log = site.server.stop().await;
+    assert!(has_line(&log, "the store is away"), "{log:#?}");
+    assert!(has_line(&log, "the store is back"), "{log:#?}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn server_whose_journal_was_replaced_exits() {
     let site = Site::start(&[]).await;

@@ -32,7 +32,7 @@ pub(in crate::http) async fn report(State(app): State<AppState>) -> Json<HealthR
         oldest_seconds: health.oldest_unplanned.map(|age| age.as_secs()),
         planning: health.planning(stall_after),
     };
-    let store = StoreView { reachable: app.store_is_reachable().await };
+    let store = StoreView { reachable: store_answers(&app).await };
     let disk = app.intake.disk();
     let disk = DiskView { status: disk_code(disk.level()), free_bytes: disk.free_bytes() };
     let delivery = DeliveryHealthView {
@@ -116,7 +116,7 @@ impl Input for Probe {
 }
 
 async fn strict_checks(app: &AppState) -> StrictChecks {
-    let store = app.store_is_reachable().await;
+    let store = store_answers(app).await;
     let health = app.pipeline_health().await;
     let stall_after = app.settings().stall_after;
     StrictChecks {
@@ -125,6 +125,11 @@ async fn strict_checks(app: &AppState) -> StrictChecks {
         delivery: health.delivery(stall_after),
         recorder: health.recorder(stall_after),
     }
+}
+
+/// Whether the store answers, and has been started: one whose disk is full can be read, and nothing works with it.
+async fn store_answers(app: &AppState) -> bool {
+    app.store_started.is_open() && app.store_is_reachable().await
 }
 
 fn gets_through(checks: StrictChecks) -> bool {
