@@ -26,8 +26,14 @@ pub(super) async fn run(config: &Config) -> Result<(), CliError> {
         // Keys in the output of a service end up in a log.
         ShowKeys::File(config.store.data_dir.join(FIRST_KEYS))
     };
-    let app = App::builder(config).first_keys(show).build().await?;
-    stop_on_signals(app.shutdown())?;
+    let mut signals = Signals::listen()?;
+    // On the heap, so that a signal drops nothing of it: that could wait for a disk.
+    let mut building = Box::pin(App::builder(config).first_keys(show).build());
+    let app = tokio::select! {
+        built = &mut building => built?,
+        signal = signals.next() => stop_while_starting(signal),
+    };
+    stop_on_signals(signals, app.shutdown());
     // Its receiver lives as long as the process.
     let _ = built.send(app.certificate_reload());
     app.run().await?;
@@ -67,10 +73,19 @@ fn reload_on_hangup<R: Fn() + Clone + Send + 'static>(
     });
 }
 
+/// Ends the process before it has accepted anything. What it has opened is closed by the system, as after a kill: there
+/// is nothing to finish, and a start may wait for a database or a disk.
+fn stop_while_starting(signal: &str) -> ! {
+    tracing::info!(
+        signal,
+        "stopping during the start; what the journal holds waits for the next one"
+    );
+    std::process::exit(0);
+}
+
 /// Requests the soft stop on SIGTERM or SIGINT. A second one ends the process at once, which loses
 /// nothing that was acknowledged.
-fn stop_on_signals(shutdown: Shutdown) -> Result<(), CliError> {
-    let mut signals = Signals::listen()?;
+fn stop_on_signals(mut signals: Signals, shutdown: Shutdown) {
     #[expect(
         clippy::disallowed_methods,
         reason = "outlives every tracked task, to receive the second signal"
@@ -83,5 +98,4 @@ fn stop_on_signals(shutdown: Shutdown) -> Result<(), CliError> {
         tracing::warn!(signal, "stopping at once; the rest stays in the journal");
         std::process::exit(130);
     });
-    Ok(())
 }

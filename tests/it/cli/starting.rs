@@ -122,6 +122,21 @@ async fn hang_up_during_the_start_is_logged_and_ends_nothing() {
     line_with(&server.stop().await, "SIGHUP");
 }
 
+/// A signal without a listener is lost where the server is the first process of a container.
+#[tokio::test(flavor = "multi_thread")]
+async fn stop_during_the_start_ends_it_in_good_order() {
+    let dir = crate::support::temporary::directory();
+    Binary::start(dir.path(), &[]).await.stop().await;
+    let file = SqliteConnectOptions::new().filename(dir.path().join("hookgate.db"));
+    let mut other = file.locking_mode(SqliteLockingMode::Exclusive).connect().await.unwrap();
+    sqlx::raw_sql("BEGIN IMMEDIATE; COMMIT").execute(&mut other).await.unwrap();
+    let (status, log) = Binary::start_and_stop(dir.path(), &[("DATABASE_TIMEOUT", "1h")]).await;
+    assert_eq!(status.code(), Some(0), "{status}: {log:#?}");
+    assert!(line_with(&log, "stopping during the start").contains("SIGTERM"), "{log:#?}");
+    other.close().await.unwrap();
+    Binary::start(dir.path(), &[]).await.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn replaced_trace_id_is_logged_once_a_minute_without_its_text() {
     let dir = crate::support::temporary::directory();

@@ -57,6 +57,23 @@ impl Binary {
         Self::listening(child, data_dir, stderr, &event, seen)
     }
 
+    /// Starts a server, stops it (SIGTERM) once it says that it starts, and waits until it has ended.
+    pub(crate) async fn start_and_stop(
+        data_dir: &Path,
+        settings: &[(&str, &str)],
+    ) -> (ExitStatus, Vec<String>) {
+        let mut child = spawn("exec \"$0\" serve", data_dir, settings);
+        let mut stderr = BufReader::new(child.stderr.take().unwrap()).lines();
+        let mut seen = lines_until(&mut stderr, "starting").await.0;
+        let pid = Pid::from_raw(i32::try_from(child.id().unwrap()).unwrap()).unwrap();
+        kill_process(pid, Signal::TERM).unwrap();
+        let status = timeout(PATIENCE, child.wait()).await.expect("it does not end").unwrap();
+        while let Some(line) = stderr.next_line().await.unwrap() {
+            seen.push(line);
+        }
+        (status, seen)
+    }
+
     /// Starts a server and kills it after a while, which may be before it listens.
     pub(crate) async fn start_and_kill(
         data_dir: &Path,
