@@ -231,6 +231,32 @@ impl Quarantine {
         Ok(Some(damage))
     }
 
+    /// Reports a segment that cannot be opened, which may have had the records of `seqs`. Those below `known_below` are
+    /// known to have been there, and count as lost; the number of the others is not known.
+    pub(super) fn segment(&self, name: &str, seqs: Range<u64>, known_below: u64) -> Damage {
+        let moved_to = self.dir.join(QUARANTINE_DIR).join(name);
+        let quarantined = self.fs.list(&self.dir.join(QUARANTINE_DIR)).ok();
+        let is_moved = quarantined.is_some_and(|names| names.iter().any(|one| one == name));
+        let damage = Damage {
+            file: self.dir.join(name),
+            offset: 0,
+            bytes: 0,
+            seqs,
+            quarantined: is_moved.then_some(moved_to),
+        };
+        let records_lost = known_below.saturating_sub(damage.seqs.start);
+        tracing::error!(
+            file = %damage.file.display(),
+            first_seq = damage.seqs.start,
+            records_lost,
+            quarantined = ?damage.quarantined,
+            "the journal's last segment is lost, with so many records at least"
+        );
+        self.metrics.hookgate_journal_lost_records_total.inc_by(records_lost);
+        remember(&mut self.lock().damaged, damage.clone());
+        damage
+    }
+
     /// Copies bytes. Returns the copy, if one could be made.
     ///
     /// # Errors

@@ -23,7 +23,8 @@ use super::file_system::{
     FileHandle, FileSystem, is_unreadable, read_past_damage, read_patiently, write_all,
 };
 use super::format::{
-    Checkpoint, JournalId, SEGMENT_HEADER_BYTES, SegmentHeader, parse_segment_header,
+    Checkpoint, FRAME_HEADER_BYTES, JournalId, SEGMENT_HEADER_BYTES, SegmentHeader,
+    parse_segment_header,
 };
 use super::listing::{Listing, identity, keep_spares, kept_segments};
 use super::quarantine::{Damage, Quarantine};
@@ -92,6 +93,7 @@ pub(super) fn recover(
         id,
         quarantine,
         owner: options.owner,
+        lost: Vec::new(),
         report: RecoveryReport::default(),
         unstored: OrgBytes::new(),
     };
@@ -102,7 +104,8 @@ pub(super) fn recover(
     let first_seq = files.first().map_or(1, |file| file.first_seq);
     let checkpoint =
         last.unwrap_or(Checkpoint { id, version: 0, acked: first_seq, synced: first_seq });
-    let scanned = recovery.scan(&files, checkpoint)?;
+    let lost_tail = recovery.lost_tail(&files, segment_bytes);
+    let scanned = recovery.scan(&files, lost_tail.as_ref(), checkpoint)?;
     let spares = keep_spares(fs, dir, &listing.spares, segment_bytes)
         .map_err(|error| JournalError::io("list the spare segments of", dir, error))?;
 
@@ -142,8 +145,20 @@ struct Recovery<'a> {
     id: JournalId,
     quarantine: &'a Quarantine,
     owner: RecordOwner,
+    /// Segments that cannot be opened: the seqs of their first records and their names.
+    lost: Vec<(u64, String)>,
     report: RecoveryReport,
     unstored: OrgBytes,
+}
+
+/// Segments at the end that cannot be opened. Nothing tells how many records they have.
+struct LostTail {
+    /// The name of the first one.
+    name: String,
+    /// The seq of its first record.
+    first_seq: u64,
+    /// They have no record from this seq on: it is beyond the most that fit. So no seq is given to two records.
+    below: u64,
 }
 
 impl Recovery<'_> {
@@ -158,6 +173,7 @@ impl Recovery<'_> {
             let (file, bytes, block) = match self.open_segment(&path) {
                 Err(error) if is_unreadable(&error) => {
                     tracing::error!(file = %path.display(), %error, "a journal segment is lost");
+                    self.lost.push((first_seq, name.clone()));
                     self.set_aside(listing, name);
                     continue;
                 }
@@ -179,6 +195,17 @@ impl Recovery<'_> {
             files.push(SegmentFile { first_seq, name, file, bytes, header_is_sound, summary });
         }
         Ok(files)
+    }
+
+    /// The segments at the end that cannot be opened, if there are any.
+    fn lost_tail(&self, files: &[SegmentFile], segment_bytes: u64) -> Option<LostTail> {
+        let last = files.last().map_or(0, |file| file.first_seq);
+        let mut behind = self.lost.iter().filter(|(first_seq, _)| *first_seq > last);
+        let (first_seq, name) = behind.next()?.clone();
+        let last_lost = behind.next_back().map_or(first_seq, |(last, _)| *last);
+        let bytes = files.iter().map(|file| file.bytes).fold(segment_bytes, u64::max);
+        let below = last_lost + bytes / FRAME_HEADER_BYTES as u64;
+        Some(LostTail { name, first_seq, below })
     }
 
     /// Moves a file to quarantine that has the name of a segment and is none. Its name may be needed.
@@ -223,8 +250,10 @@ impl Recovery<'_> {
     fn scan(
         &mut self,
         files: &[SegmentFile],
+        lost_tail: Option<&LostTail>,
         checkpoint: Checkpoint,
     ) -> Result<ScannedSegments, JournalError> {
+        let lost_from = lost_tail.map(|lost| lost.first_seq);
         let unacked = files.partition_point(|file| file.first_seq <= checkpoint.acked);
         let first = unacked.saturating_sub(1);
         let mut live: VecDeque<_> = files[..first].iter().map(SegmentFile::whole).collect();
@@ -233,7 +262,7 @@ impl Recovery<'_> {
         for (index, segment) in files.iter().enumerate().skip(first) {
             let failed = |error| JournalError::io("recover", &self.dir.join(&segment.name), error);
             self.report_gap(&segment.name, next_seq..segment.first_seq).map_err(failed)?;
-            let next_segment = files.get(index + 1).map(|next| next.first_seq);
+            let next_segment = files.get(index + 1).map(|next| next.first_seq).or(lost_from);
             if let Some(summary) = self.summarized(segment, next_segment, checkpoint) {
                 next_seq = summary.next_seq;
                 start.get_or_insert(Position {
@@ -271,7 +300,14 @@ impl Recovery<'_> {
                 live.extend(self.cut(segment, &scanned).map_err(failed)?);
             }
         }
-        if files.is_empty() {
+        if let Some(LostTail { name, first_seq, below }) = lost_tail {
+            let from = checkpoint.acked.max(*first_seq);
+            let known_below = checkpoint.synced.max(from + 1);
+            let damage =
+                self.quarantine.segment(name, from..(*below).max(known_below), known_below);
+            next_seq = damage.seqs.end;
+            self.report.damage.push(damage);
+        } else if files.is_empty() {
             let path = self.dir.join(CHECKPOINT_NAME);
             self.report_gap(CHECKPOINT_NAME, checkpoint.acked..checkpoint.synced)
                 .map_err(|error| JournalError::io("recover", &path, error))?;

@@ -257,6 +257,9 @@ impl FileSystem for SimDisk {
 
     fn open(&self, path: &Path) -> io::Result<Arc<dyn FileHandle>> {
         let state = self.opening_call()?;
+        if state.faults.unopenable.as_deref() == Some(path) {
+            return Err(eio());
+        }
         let file = *state.names.get(path).ok_or(io::ErrorKind::NotFound)?;
         Ok(self.file(path, file))
     }

@@ -1,6 +1,7 @@
 //! What the simulated disk does wrong.
 
 use std::ops::Range;
+use std::path::PathBuf;
 
 /// No fault.
 pub(super) const NO_FAULTS: Faults = Faults {
@@ -12,6 +13,7 @@ pub(super) const NO_FAULTS: Faults = Faults {
     full_from: None,
     unreadable: None,
     unreadable_checkpoint: false,
+    unopenable: None,
     flaky_reads: None,
     failing_names: false,
     failing_frees: false,
@@ -46,6 +48,8 @@ pub(super) struct Faults {
     pub(super) unreadable: Option<Range<usize>>,
     /// Reads of other files, that is of the checkpoint, fail with `EIO`.
     pub(super) unreadable_checkpoint: bool,
+    /// Opening the file of this path fails with `EIO`.
+    pub(super) unopenable: Option<PathBuf>,
     /// One in so many reads fails with `EIO`; the next try works.
     pub(super) flaky_reads: Option<u64>,
     /// Segments cannot be renamed or removed: `EIO`.

@@ -3,7 +3,7 @@
 use super::sim_disk::SimDisk;
 use super::sim_faults::{Faults, NO_FAULTS};
 use super::*;
-use crate::journal::local::{Damage, back_up};
+use crate::journal::local::{Damage, Opened, back_up};
 
 /// The unit in which bytes become unreadable.
 const PAGE: usize = 4096;
@@ -29,6 +29,18 @@ fn written(records: u8) -> SimDisk {
     });
     journal.shut_down();
     disk.power_cycle(|| false)
+}
+
+/// The same, but the process was killed: the checkpoint is the last one that was due.
+fn killed(records: u8) -> SimDisk {
+    let disk = written(0);
+    let (journal, ..) = try_open(&disk, &large_options()).unwrap();
+    block_on(async {
+        for seq in 1..=records {
+            journal.append(&[seq; RECORD_BYTES], 1).await.unwrap();
+        }
+    });
+    disk.copy()
 }
 
 fn seqs(records: &[Record]) -> Vec<u64> {
@@ -96,6 +108,31 @@ fn unreadable_tail_is_an_alarm_although_nothing_tells_that_it_was_synced() {
     block_on(journal.append(&[9; RECORD_BYTES], 1)).unwrap();
     let records = block_on_paused(drain(&journal, &mut reader));
     assert_eq!(seqs(&records), [1, 2, 3, 4, 6]);
+}
+
+#[test]
+fn last_segment_that_cannot_be_opened_is_an_alarm_and_its_seqs_are_not_given_again() {
+    // The last one has the records 33 to 40. The checkpoint knows so after a clean stop, and not after a kill.
+    for (disk, is_known) in [(written(40), true), (killed(40), false)] {
+        let path = disk.files(".segment")[2].0.clone();
+        disk.set_faults(Faults { unopenable: Some(path.clone()), ..NO_FAULTS });
+        let fs: Arc<dyn FileSystem> = Arc::new(disk.clone());
+        let metrics = JournalMetrics::register(&Registry::new()).unwrap();
+        let opened = crate::journal::local::open(&large_options(), &fs, &metrics).unwrap();
+        let Opened { journal, mut reader, recovery, .. } = opened;
+        let [damage] = &*recovery.damage else { panic!("{recovery:?}") };
+        assert_eq!((&damage.file, damage.seqs.start), (&path, 33));
+        let lost = metrics.hookgate_journal_lost_records_total.get();
+        assert!(lost == 8 || (!is_known && (1..8).contains(&lost)), "{lost}");
+        let moved = disk.files("").into_iter().map(|(path, _)| path);
+        assert_eq!(moved.filter(|path| Some(path) == damage.quarantined.as_ref()).count(), 1);
+        let seq = block_on(journal.append(&[9; RECORD_BYTES], 1)).unwrap().get();
+        // No more than these fit.
+        assert!(seq > 32 + large_options().segment_bytes / 28, "{seq}");
+        let records = block_on_paused(drain(&journal, &mut reader));
+        assert_eq!(seqs(&records), (1..=32).chain([seq]).collect::<Vec<_>>());
+        assert_eq!(metrics.hookgate_journal_lost_records_total.get(), lost, "counted once");
+    }
 }
 
 #[test]
