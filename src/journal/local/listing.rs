@@ -8,7 +8,7 @@ use super::file_system::FileSystem;
 use super::format::{Checkpoint, JournalId, is_held_name, parse_kept_name, parse_segment_name};
 use super::segment_manager::SPARES_MAX;
 use super::segments::{HeldSegments, KeptSegment, Spare};
-use super::{CHECKPOINT_NAME, OLD_LOCK_NAME, QUARANTINE_DIR, SPARE_PREFIX};
+use super::{CHECKPOINT_NAME, JournalOptions, OLD_LOCK_NAME, QUARANTINE_DIR, SPARE_PREFIX};
 use crate::domain::Timestamp;
 
 /// The names in the directory, by kind.
@@ -66,10 +66,11 @@ pub(super) fn identity(
 /// The segments of this journal that are kept, and those that are held. Nothing but their length is read.
 pub(super) fn kept_segments(
     fs: &dyn FileSystem,
-    dir: &Path,
+    options: &JournalOptions,
     id: JournalId,
     listing: &mut Listing,
 ) -> (Vec<KeptSegment>, HeldSegments) {
+    let JournalOptions { dir, retention, clock, .. } = options;
     let (mut kept, mut held) = (Vec::new(), HeldSegments::default());
     for (first_seq, of, stored_at, name) in std::mem::take(&mut listing.kept) {
         if of != id {
@@ -82,7 +83,9 @@ pub(super) fn kept_segments(
         if is_held_name(&name) {
             held.add(bytes);
         } else {
-            kept.push(KeptSegment { first_seq, name, bytes, stored_at });
+            let left = retention.saturating_sub(clock.now().since(stored_at));
+            let given_up_at = clock.monotonic().plus(left);
+            kept.push(KeptSegment { first_seq, name, bytes, given_up_at });
         }
     }
     (kept, held)

@@ -98,7 +98,7 @@ pub(super) fn recover(
         unstored: OrgBytes::new(),
     };
     let files = recovery.open_segments(&mut listing)?;
-    let kept = kept_segments(fs, dir, id, &mut listing);
+    let kept = kept_segments(fs, options, id, &mut listing);
     recovery.report.unknown_files.extend(listing.unknown.iter().map(|name| dir.join(name)));
 
     let first_seq = files.first().map_or(1, |file| file.first_seq);

@@ -6,6 +6,9 @@
 //! because the disk is short. What is given up becomes a spare, as without retention, unless it is the disk's space
 //! that is missing.
 //!
+//! Within a run the time is measured by the monotonic clock: a step of the wall clock gives nothing up. How long a segment
+//! was kept before the start, the wall clock alone can tell.
+//!
 //! The new name is not synced: a file that has its old name again after a power failure is a segment below the
 //! checkpoint, and is kept once more.
 //!
@@ -38,7 +41,8 @@ impl SegmentManager {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Freed::Spare(None)),
             Err(error) => return Err(error),
         }
-        Ok(Freed::Kept(KeptSegment { first_seq: *first_seq, name, bytes: *bytes, stored_at }))
+        let given_up_at = self.clock.monotonic().plus(self.retention);
+        Ok(Freed::Kept(KeptSegment { first_seq: *first_seq, name, bytes: *bytes, given_up_at }))
     }
 
     /// Holds a segment with records that could be neither decoded nor copied.
@@ -64,8 +68,7 @@ impl SegmentManager {
         if is_next_segment_missing || self.needs_space || state.disk_full.is_some() {
             return Some(remaining(self.give_up_failed, RETRY_INTERVAL));
         }
-        let age = self.clock.now().since(oldest.stored_at);
-        let left = self.retention.saturating_sub(age);
+        let left = oldest.given_up_at.since(self.clock.monotonic());
         Some(left.max(remaining(self.give_up_failed, RETRY_INTERVAL)))
     }
 

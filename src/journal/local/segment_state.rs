@@ -6,8 +6,7 @@ use std::sync::Arc;
 use super::file_system::FileHandle;
 use super::format::Checkpoint;
 use super::segment_summary::SegmentSummary;
-use crate::domain::Timestamp;
-use crate::runtime::Stopwatch;
+use crate::runtime::{Monotonic, Stopwatch};
 
 /// One segment file that holds records.
 #[derive(Clone, Debug)]
@@ -33,8 +32,8 @@ pub(super) struct KeptSegment {
     pub(super) name: String,
     /// Its length on disk, in bytes.
     pub(super) bytes: u64,
-    /// When the last of its records was known to be stored.
-    pub(super) stored_at: Timestamp,
+    /// When its time is over.
+    pub(super) given_up_at: Monotonic,
 }
 
 /// Segments with records that could be neither decoded nor copied. They are never given up, and take their part of the

@@ -70,6 +70,28 @@ fn stored_segments_are_kept_for_their_time() {
 }
 
 #[test]
+fn step_of_the_wall_clock_gives_no_kept_segment_up() {
+    let (disk, clock) = (SimDisk::default(), clock());
+    let (journal, mut reader, _) = try_open(&disk, &keeping(64, &clock)).unwrap();
+    block_on(store(&journal, &mut reader, 9));
+    until("they are kept", || kept(&disk) == 4);
+    let day_micros = 24 * 3_600_000_000;
+    for step in [day_micros, -2 * day_micros] {
+        clock.step_by(step);
+        // One after the other, so that the segment manager looks at those that are kept in between.
+        for _ in 0..3 {
+            let before = kept(&disk);
+            block_on(store(&journal, &mut reader, 2));
+            until("one more is kept", || kept(&disk) == before + 1);
+        }
+    }
+    assert_eq!(kept(&disk), 10);
+    // Nor does it keep them longer.
+    clock.advance(HOUR);
+    until("they are given up", || kept(&disk) == 0);
+}
+
+#[test]
 fn kept_segments_leave_their_space_to_new_ones() {
     let (disk, clock) = (SimDisk::default(), clock());
     let (journal, mut reader, _) = try_open(&disk, &keeping(4, &clock)).unwrap();
