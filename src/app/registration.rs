@@ -7,8 +7,8 @@
 //! # Which runs have ended
 //! A copy of a data directory, started beside the original, has the same journal id and a lock of its own. So the
 //! lock alone proves nothing about another run. A run has ended when
-//! - the store is a SQLite file, which belongs to whoever holds the journal beside it, and both lie where they lay: a
-//!   copy of the two is named in the log, and leases in it lapse by themselves;
+//! - the store is a SQLite file, which belongs to whoever holds the journal beside it, and both lie where they lay: of
+//!   two that were moved or copied the log says so, and leases in them lapse by themselves;
 //! - its journal lay in the very directory that this run has locked: the same device and inode, under the same boot of
 //!   the system, so that the lock it held is the one we hold;
 //! - or its heartbeat is stale, as after the data directory has moved to another host.
@@ -91,7 +91,7 @@ impl Registration {
             if !system.is_shared() && self.is_elsewhere(&other) {
                 // A copy releases nothing: what its original was sending may be sent still.
                 system.remove_server(other.id).await?;
-                report.copied_from.push(other);
+                report.moved_from.push(other);
             } else if other.has_ended || self.has_its_lock(&other) {
                 report.released += system.release_leases(other.id, now).await?;
                 system.remove_server(other.id).await?;
@@ -122,11 +122,20 @@ impl Registration {
         store.system().remove_server(self.row.id).await.map(drop)
     }
 
-    /// Whether the other run's journal lay in another directory, as far as that can be told from before a boot.
+    /// Whether the other run's journal lay in another directory. Devices have other numbers after a boot; the host's name
+    /// and the directory's inode stay.
     fn is_elsewhere(&self, other: &OtherServer) -> bool {
-        let place = |directory: &str| directory.split_once(' ').map(|(_, place)| place.to_owned());
-        let places = (place(&self.row.directory), place(&other.directory));
-        matches!(places, (Some(here), Some(there)) if here != there)
+        let (Some((boot, place)), Some((other_boot, other_place))) =
+            (self.row.directory.split_once(' '), other.directory.split_once(' '))
+        else {
+            return false;
+        };
+        let inode = |place: &str| place.split_once(' ').map(|(_, inode)| inode.to_owned());
+        if boot == other_boot {
+            place != other_place
+        } else {
+            inode(place) != inode(other_place) || self.row.host != other.host
+        }
     }
 
     fn has_its_lock(&self, other: &OtherServer) -> bool {
@@ -142,13 +151,13 @@ pub(super) struct BeatReport {
     /// Runs of this journal that have not ended, or not yet.
     others: Vec<OtherServer>,
     /// On SQLite, runs that did not stop in good order and had their data directory elsewhere.
-    copied_from: Vec<OtherServer>,
+    moved_from: Vec<OtherServer>,
 }
 
 impl BeatReport {
-    /// Says in the log of which server this may be a copy.
-    pub(super) fn log_copies(&self) {
-        for OtherServer { host, .. } in &self.copied_from {
+    /// Says in the log from which server the data directory was moved or copied.
+    pub(super) fn log_move(&self) {
+        for OtherServer { host, .. } in &self.moved_from {
             tracing::warn!(
                 host,
                 "this data directory was moved or copied from a server that had not stopped; if that one still runs, \

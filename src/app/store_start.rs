@@ -64,7 +64,7 @@ impl StoreStart {
         Schedule::start(store.clone(), clock.clone()).await?;
         let old = registration.release_old(store, clock.schedule()).await?;
         let beat = registration.beat(store, clock.schedule()).await?;
-        beat.log_copies();
+        beat.log_move();
         let released = old + beat.released;
         if released > 0 {
             tracing::info!(released, "recovered leased deliveries from the previous run");
