@@ -52,7 +52,9 @@ pub fn back_up(fs: &dyn FileSystem, dir: &Path, to: &Path) -> Result<JournalBack
             Err(error) => return Err(JournalError::io("copy", &dir.join(name), error)),
         }
     }
-    if let Some((first_seq, name)) = copied.last() {
+    // Where bytes could not be read, records behind them are kept.
+    let last = copied.last().filter(|(_, name)| !damaged_segments.contains(name));
+    if let Some((first_seq, name)) = last {
         let written = (before.id, *first_seq);
         let cut = cut_at_hole(fs, written, &dir.join(name), &to.join(name));
         cut.map_err(|error| JournalError::io("copy", &dir.join(name), error))?;
