@@ -79,6 +79,11 @@ impl StoreError {
         self.sqlstate() == Some("57014")
     }
 
+    /// Whether the database does not offer a function, or not to this role: `42501`, `42883` and `0A000`.
+    pub(super) fn is_not_offered(&self) -> bool {
+        matches!(self.sqlstate(), Some("42501" | "42883" | "0A000"))
+    }
+
     /// Whether the connection is lost, so that another one may do: class 08, a server that shuts down or starts
     /// (57P01 to 57P03), and errors of the connection itself.
     pub(super) fn is_lost_connection(&self) -> bool {
@@ -179,18 +184,19 @@ impl fmt::Display for PlainStepError<'_> {
     }
 }
 
-/// When a session was last found on a database that takes no writes, in milliseconds since [`LOADED`]; 0 for never.
+/// When a session was last found on a database that takes no writes or does not answer, in milliseconds since
+/// [`LOADED`]; 0 for never.
 /// One for the process, since errors do not tell of which database they are: more connections are asked, then.
 static SUSPECTED: AtomicU64 = AtomicU64::new(0);
 static LOADED: LazyLock<Stopwatch> = LazyLock::new(Stopwatch::start);
 
-/// Has every connection that is open now asked whether it takes writes, before it is used.
+/// Has every connection that is open now closed before it is used again.
 pub(super) fn suspect_sessions() {
     let now = u64::try_from(LOADED.elapsed().as_millis()).unwrap_or(u64::MAX);
     SUSPECTED.store(now.saturating_add(1), Ordering::Relaxed);
 }
 
-/// Whether a connection of this age may be to a database that takes no writes.
+/// Whether a connection of this age may be to a database that takes no writes or does not answer.
 pub(super) fn is_suspect(age: Duration) -> bool {
     let at = SUSPECTED.load(Ordering::Relaxed);
     at > 0 && LOADED.elapsed().saturating_sub(Duration::from_millis(at)) <= age

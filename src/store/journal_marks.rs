@@ -69,11 +69,15 @@ impl System<'_> {
         let sql = format!("SELECT {}", self.0.engine.dialect().timeline());
         match self.0.engine.find(sql, args![], |row| row.get("timeline")).await {
             Ok(name) => Ok(Timeline(name.unwrap_or_default())),
-            Err(error) if error.is_connection() => Err(error),
-            Err(error) => {
-                tracing::debug!(%error, "the database does not tell its timeline");
+            Err(error) if error.is_not_offered() => {
+                tracing::warn!(
+                    %error,
+                    "the database does not tell its timeline: a failover to a standby that is behind goes unnoticed \
+                     while the server runs"
+                );
                 Ok(Timeline::default())
             }
+            Err(error) => Err(error),
         }
     }
 

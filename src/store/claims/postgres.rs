@@ -153,13 +153,14 @@ async fn events_in(
         events::COLUMNS
     );
     let rows = answered(
+        session.host(),
         sqlx::query(AssertSqlSafe(sql))
             .bind(column(keys, |(id, _)| id.uuid()))
             .bind(column(keys, |(_, at)| timestamptz(*at)))
             .bind(keys.iter().map(|(_, at)| *at).min().map(timestamptz))
             .bind(keys.iter().map(|(_, at)| *at).max().map(timestamptz))
             .persistent(session.is_prepared())
-            .fetch_all(session.connection()),
+            .fetch_all(session.connection()?),
     )
     .await?;
     Ok(rows.into_iter().map(Row::Postgres).collect())

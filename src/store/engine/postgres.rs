@@ -14,20 +14,21 @@
 //! No connection within `DATABASE_TIMEOUT`, a statement or lock that takes too long, a lost
 //! deadlock, a server that stops: [`StoreError::Unavailable`], and the transaction is rolled back. After a failover
 //! sessions with the former primary are closed: once a statement was refused as on a standby, or not answered in time,
-//! every older connection is asked, before and after it is used, whether it takes writes.
+//! every older connection is closed before it is used again.
 
+use std::future::ready;
 use std::sync::Arc;
 use std::time::Duration;
 
 use sqlx::postgres::{PgConnectOptions, PgListener, PgPool, PgPoolOptions};
-use sqlx::{AssertSqlSafe, ConnectOptions, Postgres, SqlStr};
+use sqlx::{AssertSqlSafe, ConnectOptions, Postgres, SqlStr, Transaction};
 use time::OffsetDateTime;
 use tokio::time::timeout;
 
 use super::hosts::{ANSWER_MAX, DatabaseHosts, takes_writes};
 use super::read_pool::{ReadPool, ReadSource};
 use super::replica::{Replica, ReplicaParts};
-use super::session::{PgSession, SessionSetup, answered};
+use super::session::{PgSession, SessionSetup};
 use super::split::Pools;
 use super::watches::Watches;
 use super::{Args, ConnectionSplit, QueryPlans, Row, Workload, statement};
@@ -146,12 +147,12 @@ impl PostgresEngine {
     /// Begins a transaction.
     pub(crate) async fn begin(&self) -> Result<PgSession> {
         let SessionSetup { is_prepared, begin } = &self.setup;
-        let tx = if *is_prepared {
-            answered(self.pool.begin()).await?
+        let mut session = self.session().await?;
+        if *is_prepared {
+            session.begin("BEGIN").await?;
         } else {
-            answered(self.pool.begin_with(AssertSqlSafe(Arc::clone(begin)))).await?
-        };
-        let mut session = PgSession::of_transaction(tx, *is_prepared);
+            session.begin(AssertSqlSafe(Arc::clone(begin))).await?;
+        }
         session.plans.clone_from(&self.plans);
         Ok(session)
     }
@@ -161,7 +162,17 @@ impl PostgresEngine {
         if !self.setup.is_prepared {
             return self.begin().await;
         }
-        Ok(PgSession::of_connection(self.pool.acquire().await?))
+        self.session().await
+    }
+
+    async fn session(&self) -> Result<PgSession> {
+        let host = self.pool.connect_options();
+        Ok(PgSession::new(self.pool.acquire().await?, host, self.setup.is_prepared))
+    }
+
+    /// Begins a transaction for migrations, which sqlx makes part of its own.
+    pub(crate) async fn begin_migration(&self) -> Result<Transaction<'static, Postgres>> {
+        Ok(self.pool.begin_with(AssertSqlSafe(Arc::clone(&self.setup.begin))).await?)
     }
 
     /// Reads every row that a statement answers with, outside of a transaction.
@@ -290,24 +301,8 @@ fn pool_options(
                 Ok(())
             })
         })
-        .before_acquire(|connection, session| {
-            Box::pin(async move {
-                if !error::is_suspect(session.age) {
-                    return Ok(true);
-                }
-                takes_writes(connection).await
-            })
-        })
-        .after_release(|connection, session| {
-            Box::pin(async move {
-                if !error::is_suspect(session.age) {
-                    return Ok(true);
-                }
-                // Without a limit, what no longer answers would have its place in the pool for ever.
-                let asked = timeout(ANSWER_MAX, takes_writes(connection)).await;
-                asked.unwrap_or(Err(sqlx::Error::PoolTimedOut))
-            })
-        })
+        .before_acquire(|_, session| Box::pin(ready(Ok(!error::is_suspect(session.age)))))
+        .after_release(|_, session| Box::pin(ready(Ok(!error::is_suspect(session.age)))))
 }
 
 async fn connect_error(options: &PgConnectOptions, config: &StoreConfig) -> StoreError {

@@ -3,14 +3,18 @@
 //! A connection pooler in transaction mode gives every transaction another session. So with `DATABASE_PREPARED=false`
 //! each statement runs in a transaction, which begins with the settings, and none is prepared under a name.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use sqlx::pool::PoolConnection;
-use sqlx::{AssertSqlSafe, PgConnection, Postgres, Transaction};
+use sqlx::postgres::PgConnectOptions;
+use sqlx::{AssertSqlSafe, ConnectOptions, Connection, PgConnection, Postgres, SqlSafeStr};
+use tokio::runtime::Handle;
 use tokio::time::timeout;
 
 use super::QueryPlans;
+use super::hosts::ANSWER_MAX;
 use crate::store::{Result, StoreError, error};
 
 /// Settings of every session, in place of the server's and the role's defaults.
@@ -59,17 +63,41 @@ fn settings(set: &str, statement_timeout: Option<&str>) -> String {
     SETTINGS.iter().map(statement).collect()
 }
 
-/// The longest wait for an answer: what the database may take for a statement, and some.
+/// The longest wait for an answer: the `statement_timeout` of a session, and a margin.
 const STATEMENT_WAIT_MAX: Duration = Duration::from_secs(35);
+/// Whether a commit here waits for a synchronous standby, which `statement_timeout` does not limit.
+const WAITS_FOR_STANDBY: &str = "SELECT EXISTS (SELECT FROM pg_stat_activity
+     WHERE wait_event = 'SyncRep' AND usename = current_user)";
 
-/// An answer of the database. The network never tells of a host that is gone without a word once it has received a
-/// statement, so that a session with it would be in use for ever: after [`STATEMENT_WAIT_MAX`] every session is suspected.
-pub(crate) async fn answered<T>(answer: impl Future<Output = Result<T, sqlx::Error>>) -> Result<T> {
-    let Ok(answer) = timeout(STATEMENT_WAIT_MAX, answer).await else {
-        error::suspect_sessions();
-        return Err(StoreError::no_answer());
+/// The answer to a statement of a session with `host`. Once a host has received a statement and then cannot be reached,
+/// TCP does not tell: the session would be in use for ever. After [`STATEMENT_WAIT_MAX`] it is given up, and every
+/// session is suspected; but not while commits wait for a standby, since those go on when their session ends.
+pub(crate) async fn answered<T>(
+    host: Arc<PgConnectOptions>,
+    answer: impl Future<Output = Result<T, sqlx::Error>>,
+) -> Result<T> {
+    let mut answer = pin!(answer);
+    loop {
+        match timeout(STATEMENT_WAIT_MAX, answer.as_mut()).await {
+            Ok(answer) => return Ok(answer?),
+            Err(_) if Box::pin(waits_for_standby(&host)).await => {}
+            Err(_) => {
+                error::suspect_sessions();
+                return Err(StoreError::no_answer());
+            }
+        }
+    }
+}
+
+async fn waits_for_standby(host: &PgConnectOptions) -> bool {
+    let asking = async {
+        let mut connection = host.connect().await?;
+        let query = sqlx::query_scalar(WAITS_FOR_STANDBY).persistent(false);
+        let waits: bool = query.fetch_one(&mut connection).await?;
+        connection.close().await?;
+        Ok::<_, sqlx::Error>(waits)
     };
-    Ok(answer?)
+    matches!(timeout(ANSWER_MAX, asking).await, Ok(Ok(true)))
 }
 
 /// How sessions are set up.
@@ -108,31 +136,34 @@ impl SessionSetup {
     }
 }
 
-/// A session.
+/// A session. sqlx's own transaction is not used: one whose `BEGIN` is given up before its answer leaves a connection in
+/// its pool that is in a transaction.
 pub(crate) struct PgSession {
-    link: Link,
+    /// `None` once it is over.
+    connection: Option<PoolConnection<Postgres>>,
+    host: Arc<PgConnectOptions>,
     is_prepared: bool,
+    in_transaction: bool,
     /// Where plans are recorded, if they are.
     pub(super) plans: Option<Arc<QueryPlans>>,
 }
 
-enum Link {
-    Connection(PoolConnection<Postgres>),
-    Transaction(Transaction<'static, Postgres>),
-}
-
 impl PgSession {
-    /// A transaction.
-    pub(super) const fn of_transaction(
-        tx: Transaction<'static, Postgres>,
+    /// A session for one statement, outside of a transaction, on a connection to a host.
+    pub(super) const fn new(
+        connection: PoolConnection<Postgres>,
+        host: Arc<PgConnectOptions>,
         is_prepared: bool,
     ) -> Self {
-        Self { link: Link::Transaction(tx), is_prepared, plans: None }
+        let connection = Some(connection);
+        Self { connection, host, is_prepared, in_transaction: false, plans: None }
     }
 
-    /// A connection whose session lasts, outside of a transaction.
-    pub(super) const fn of_connection(connection: PoolConnection<Postgres>) -> Self {
-        Self { link: Link::Connection(connection), is_prepared: true, plans: None }
+    /// Begins a transaction by a statement, or several in one string.
+    pub(super) async fn begin(&mut self, begin: impl SqlSafeStr) -> Result<()> {
+        // Before the statement is sent: what is given up meanwhile is rolled back.
+        self.in_transaction = true;
+        self.run(begin).await
     }
 
     /// Whether statements are prepared under a name.
@@ -141,27 +172,59 @@ impl PgSession {
     }
 
     /// Its connection.
-    pub(crate) fn connection(&mut self) -> &mut PgConnection {
-        match &mut self.link {
-            Link::Connection(connection) => connection,
-            Link::Transaction(tx) => tx,
-        }
+    pub(crate) fn connection(&mut self) -> Result<&mut PgConnection> {
+        let connection = self.connection.as_deref_mut().ok_or(sqlx::Error::PoolClosed)?;
+        Ok(connection)
+    }
+
+    /// How its host is connected to.
+    pub(crate) fn host(&self) -> Arc<PgConnectOptions> {
+        Arc::clone(&self.host)
     }
 
     /// Makes durable what was written in a transaction; a single statement is already.
     pub(crate) async fn commit(self) -> Result<()> {
-        match self.link {
-            Link::Connection(_) => Ok(()),
-            Link::Transaction(tx) => answered(tx.commit()).await,
-        }
+        self.end("COMMIT").await
     }
 
     /// Takes back what was written in a transaction.
     pub(crate) async fn rollback(self) -> Result<()> {
-        match self.link {
-            Link::Connection(_) => Ok(()),
-            Link::Transaction(tx) => answered(tx.rollback()).await,
+        self.end("ROLLBACK").await
+    }
+
+    async fn end(mut self, end: &'static str) -> Result<()> {
+        if std::mem::take(&mut self.in_transaction) {
+            self.run(end).await?;
         }
+        self.connection = None;
+        Ok(())
+    }
+
+    async fn run(&mut self, sql: impl SqlSafeStr) -> Result<()> {
+        answered(self.host(), sqlx::raw_sql(sql).execute(self.connection()?)).await.map(drop)
+    }
+}
+
+impl Drop for PgSession {
+    /// Ends what was given up, an answer that is still to come included. A connection that does not answer is closed:
+    /// its pool would keep the permit until TCP gives up.
+    fn drop(&mut self) {
+        let (Some(mut connection), Ok(runtime)) = (self.connection.take(), Handle::try_current())
+        else {
+            return;
+        };
+        let in_transaction = self.in_transaction;
+        runtime.spawn(async move {
+            let ending = async {
+                match in_transaction {
+                    true => sqlx::raw_sql("ROLLBACK").execute(&mut *connection).await.map(drop),
+                    false => connection.ping().await,
+                }
+            };
+            if !matches!(timeout(ANSWER_MAX, ending).await, Ok(Ok(()))) {
+                connection.close_on_drop();
+            }
+        });
     }
 }
 

@@ -14,7 +14,8 @@ pub(super) async fn execute_postgres(
     args: Args<'_>,
 ) -> Result<u64> {
     let query = sqlx::query_with(sql, for_postgres(args)?).persistent(session.is_prepared());
-    Ok(answered(query.execute(session.connection())).await?.rows_affected())
+    let answer = answered(session.host(), query.execute(session.connection()?));
+    Ok(answer.await?.rows_affected())
 }
 
 /// Reads every row that a statement answers with.
@@ -33,8 +34,10 @@ pub(super) async fn all_postgres(
     sql: SqlStr,
     args: Args<'_>,
 ) -> Result<Vec<Row>> {
-    let is_prepared = session.is_prepared();
-    all_on(session.connection(), sql, args, is_prepared).await
+    let (host, is_prepared) = (session.host(), session.is_prepared());
+    let query = sqlx::query_with(sql, for_postgres(args)?).persistent(is_prepared);
+    let rows = answered(host, query.fetch_all(session.connection()?)).await?;
+    Ok(rows.into_iter().map(Row::Postgres).collect())
 }
 
 /// The same on a connection, where the statement is prepared under a name or not.
@@ -45,7 +48,7 @@ pub(super) async fn all_on(
     is_prepared: bool,
 ) -> Result<Vec<Row>> {
     let query = sqlx::query_with(sql, for_postgres(args)?).persistent(is_prepared);
-    let rows = answered(query.fetch_all(connection)).await?;
+    let rows = query.fetch_all(connection).await?;
     Ok(rows.into_iter().map(Row::Postgres).collect())
 }
 

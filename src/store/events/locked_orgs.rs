@@ -23,13 +23,14 @@ pub(super) async fn org_states(
     batch: EventBatch<'_>,
 ) -> Result<OrgStates> {
     let rows: Vec<(Uuid, i64, Option<OffsetDateTime>)> = answered(
+        session.host(),
         sqlx::query_as(
             "SELECT id, endpoints_version, erased_until FROM orgs
          WHERE id = ANY ($1) ORDER BY id FOR KEY SHARE",
         )
         .bind(column(orgs, |org| org.uuid()))
         .persistent(session.is_prepared())
-        .fetch_all(session.connection()),
+        .fetch_all(session.connection()?),
     )
     .await?;
     let mut states = OrgStates { stale: Vec::new(), reached: Vec::new() };

@@ -214,6 +214,7 @@ async fn write(
     let record = |event: &&Event| delta::of_event(event, kept);
     let records = events.iter().map(record).collect::<Result<Vec<_>>>()?;
     let (stored, planned, dropped, leased, stale): (i64, i64, i64, Vec<Uuid>, bool) = answered(
+        session.host(),
         sqlx::query_as_with(statement, event_arguments(events, options)?)
             .bind(interval(dedup_window))
             .bind(column(rows, |row| row.event.org_id.uuid()))
@@ -233,7 +234,7 @@ async fn write(
             .bind(column(rows, PendingRow::type_key))
             .bind(column(rows, PendingRow::event_type))
             .persistent(session.is_prepared())
-            .fetch_one(session.connection()),
+            .fetch_one(session.connection()?),
     )
     .await?;
     Ok(Written {
@@ -256,11 +257,12 @@ async fn insert(
     let (orgs, bodies): (Vec<_>, Vec<_>) =
         deltas.into_iter().map(|(org, body)| (org.uuid(), body)).unzip();
     let stored = answered(
+        session.host(),
         sqlx::query_with(INSERT, event_arguments(events, options)?)
             .bind(orgs)
             .bind(bodies)
             .persistent(session.is_prepared())
-            .execute(session.connection()),
+            .execute(session.connection()?),
     )
     .await?;
     Ok(usize::try_from(stored.rows_affected()).unwrap_or(usize::MAX))

@@ -162,13 +162,14 @@ pub(super) async fn settle(
     let mut tx = store.engine.begin().await?;
     let session = tx.postgres()?;
     let rows = answered(
+        session.host(),
         sqlx::query(AssertSqlSafe(statement))
             .bind(column(settles, |settle| settle.org.uuid()))
             .bind(column(settles, |settle| settle.inbox.uuid()))
             .bind(column(settles, |settle| settle.event.uuid()))
             .bind(timestamptz(now))
             .persistent(session.is_prepared())
-            .fetch_all(session.connection()),
+            .fetch_all(session.connection()?),
     )
     .await?;
     let settled = rows.into_iter().map(|row| SettledRow::read(&Row::Postgres(row)));

@@ -81,7 +81,8 @@ async fn create_partition(
         MOVED_ROWS_MAX + 1
     );
     let rows: i64 = answered(
-        sqlx::query_scalar(AssertSqlSafe(count)).persistent(false).fetch_one(tx.connection()),
+        tx.host(),
+        sqlx::query_scalar(AssertSqlSafe(count)).persistent(false).fetch_one(tx.connection()?),
     )
     .await?;
     if rows > MOVED_ROWS_MAX {
@@ -116,7 +117,8 @@ async fn take_default_away(
         }
         let oldest = format!("SELECT (min({column}) AT TIME ZONE 'UTC')::date FROM {default}");
         let oldest: Option<Date> = answered(
-            sqlx::query_scalar(AssertSqlSafe(oldest)).persistent(false).fetch_one(tx.connection()),
+            tx.host(),
+            sqlx::query_scalar(AssertSqlSafe(oldest)).persistent(false).fetch_one(tx.connection()?),
         )
         .await?;
         let Some(day) = oldest else {
@@ -124,9 +126,10 @@ async fn take_default_away(
             run(&mut tx, format!("LOCK TABLE {default} IN ACCESS EXCLUSIVE MODE")).await?;
             let is_empty = format!("SELECT NOT EXISTS (SELECT 1 FROM {default})");
             let is_empty: bool = answered(
+                tx.host(),
                 sqlx::query_scalar(AssertSqlSafe(is_empty))
                     .persistent(false)
-                    .fetch_one(tx.connection()),
+                    .fetch_one(tx.connection()?),
             )
             .await?;
             if is_empty {
@@ -153,10 +156,11 @@ pub(in crate::store) async fn days_before(
     let sql = "SELECT c.relname::text FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
                WHERE i.inhparent = to_regclass($1)";
     let names: Vec<String> = answered(
+        session.host(),
         sqlx::query_scalar(sql)
             .bind(table)
             .persistent(session.is_prepared())
-            .fetch_all(session.connection()),
+            .fetch_all(session.connection()?),
     )
     .await?;
     session.commit().await?;
@@ -244,10 +248,11 @@ fn missing(error: &StoreError) -> Option<((&'static str, &'static str), Date)> {
 
 async fn exists(tx: &mut PgSession, name: &str) -> Result<bool> {
     let exists = answered(
+        tx.host(),
         sqlx::query_scalar("SELECT to_regclass($1) IS NOT NULL")
             .bind(name)
             .persistent(tx.is_prepared())
-            .fetch_one(tx.connection()),
+            .fetch_one(tx.connection()?),
     )
     .await?;
     Ok(exists)
@@ -256,10 +261,11 @@ async fn exists(tx: &mut PgSession, name: &str) -> Result<bool> {
 /// Locks a partitioned table, without its days, against everybody, and the making of days against other instances.
 async fn lock(tx: &mut PgSession, table: &str, lock_timeout: Duration) -> Result<()> {
     answered(
+        tx.host(),
         sqlx::query("SELECT pg_advisory_xact_lock($1)")
             .bind(PARTITIONS)
             .persistent(tx.is_prepared())
-            .execute(tx.connection()),
+            .execute(tx.connection()?),
     )
     .await?;
     let lock = format!(
@@ -270,7 +276,7 @@ async fn lock(tx: &mut PgSession, table: &str, lock_timeout: Duration) -> Result
 }
 
 async fn run(tx: &mut PgSession, sql: String) -> Result<()> {
-    answered(sqlx::raw_sql(AssertSqlSafe(sql)).execute(tx.connection())).await?;
+    answered(tx.host(), sqlx::raw_sql(AssertSqlSafe(sql)).execute(tx.connection()?)).await?;
     Ok(())
 }
 

@@ -2,11 +2,11 @@
 
 use sqlx::migrate::Migrate;
 use sqlx::postgres::PgConnectOptions;
-use sqlx::{AssertSqlSafe, Connection, PgConnection};
+use sqlx::{AssertSqlSafe, Connection, PgConnection, Postgres, Transaction};
 
 use super::{MigrateError, failed};
 use crate::store::advisory_locks::MIGRATION;
-use crate::store::engine::{PgSession, PostgresEngine};
+use crate::store::engine::PostgresEngine;
 use crate::store::{MigrationStatus, migrations};
 
 pub(super) async fn migrate_up(engine: &PostgresEngine) -> Result<usize, MigrateError> {
@@ -38,7 +38,7 @@ pub(super) async fn migration_status(
     engine: &PostgresEngine,
 ) -> Result<Vec<MigrationStatus>, MigrateError> {
     let mut session = engine.for_statement().await?;
-    let applied = applied(session.connection()).await.map_err(failed)?;
+    let applied = applied(session.connection()?).await.map_err(failed)?;
     session.commit().await?;
     Ok(migrations::status(migrations::POSTGRES, &applied))
 }
@@ -51,41 +51,43 @@ const MIGRATION_SETTINGS: &str = "SET statement_timeout = 0; SET lock_timeout = 
 /// Migrates through a pooler, where only a transaction is one session from its begin to its end: all steps are one
 /// transaction, under a lock that ends with it. Statements that sqlx has prepared under names are given up.
 async fn migrate_up_in_one_transaction(engine: &PostgresEngine) -> Result<usize, MigrateError> {
-    let mut session = migrating_in_transaction(engine).await?;
-    let connection = session.connection();
+    let mut tx = migrating_in_transaction(engine).await?;
+    let connection = &mut *tx;
     let before = applied(connection).await.map_err(failed)?.len();
     let mut migrator = migrations::migrator(migrations::POSTGRES);
     migrator.set_locking(false).run_direct(None, connection, false).await?;
     let after = applied(connection).await.map_err(failed)?.len();
     sqlx::raw_sql("DEALLOCATE ALL").execute(connection).await.map_err(failed)?;
-    session.commit().await?;
+    tx.commit().await.map_err(failed)?;
     Ok(after.saturating_sub(before))
 }
 
 async fn migrate_down_in_one_transaction(
     engine: &PostgresEngine,
 ) -> Result<Option<i64>, MigrateError> {
-    let mut session = migrating_in_transaction(engine).await?;
-    let connection = session.connection();
+    let mut tx = migrating_in_transaction(engine).await?;
+    let connection = &mut *tx;
     let newest = applied(connection).await.map_err(failed)?.last().copied();
     if let Some(newest) = newest {
         let down = migrations::down(migrations::POSTGRES, newest)?;
         connection.revert(migrations::TABLE, &down).await?;
     }
     sqlx::raw_sql("DEALLOCATE ALL").execute(connection).await.map_err(failed)?;
-    session.commit().await?;
+    tx.commit().await.map_err(failed)?;
     Ok(newest)
 }
 
-async fn migrating_in_transaction(engine: &PostgresEngine) -> Result<PgSession, MigrateError> {
-    let mut session = engine.begin().await?;
+async fn migrating_in_transaction(
+    engine: &PostgresEngine,
+) -> Result<Transaction<'static, Postgres>, MigrateError> {
+    let mut tx = engine.begin_migration().await?;
     let begin = format!(
         "SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = 0; DEALLOCATE ALL;
          SELECT pg_advisory_xact_lock({MIGRATION})"
     );
     let begin = sqlx::raw_sql(AssertSqlSafe(begin));
-    begin.execute(session.connection()).await.map_err(failed)?;
-    Ok(session)
+    begin.execute(&mut *tx).await.map_err(failed)?;
+    Ok(tx)
 }
 
 /// A connection of its own that holds sqlx's migration lock, which the server releases when

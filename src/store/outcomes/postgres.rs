@@ -120,12 +120,13 @@ async fn record_successes(
         " SELECT count(*) FROM finished"
     );
     let (counted,): (i64,) = answered(
+        session.host(),
         sqlx::query_as_with(statement, outcome_arguments(rows)?)
             .bind(health.endpoints())
             .bind(timestamptz(newest))
             .bind(timestamptz(newest.minus(TIME_RESOLUTION)))
             .persistent(session.is_prepared())
-            .fetch_one(session.connection()),
+            .fetch_one(session.connection()?),
     )
     .await?;
     Ok(usize::try_from(counted).unwrap_or(0))
@@ -172,10 +173,11 @@ async fn write(
                 ARRAY(SELECT event_id FROM dead WHERE reason = $18)"
     );
     let (counted, ids, events): (i64, Vec<Uuid>, Vec<Uuid>) = answered(
+        session.host(),
         sqlx::query_as_with(statement, outcome_arguments(rows)?)
             .bind(DeadReason::Exhausted.as_str())
             .persistent(session.is_prepared())
-            .fetch_one(session.connection()),
+            .fetch_one(session.connection()?),
     )
     .await?;
     Ok((usize::try_from(counted).unwrap_or(0), ids.into_iter().zip(events).collect()))
