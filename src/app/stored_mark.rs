@@ -10,8 +10,8 @@
 //! While it stores nothing it looks every few seconds ([`LOOK_INTERVAL`]).
 //!
 //! A standby that is promoted may have the last mark and lack what was stored after it. It continues on another
-//! timeline of the database, which is read with each mark: what was acknowledged since is then stored again, by its ids,
-//! before the mark passes it.
+//! timeline of the database, which is read with each mark: what may have been stored since is then stored again, by its
+//! ids, before the mark passes it.
 //!
 //! # Upgrade
 //! A journal of an earlier version has a checkpoint, and its store no mark. It is told from an older store by a file
@@ -26,7 +26,7 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 
-use crate::ingest::{ReplayCounts, StoreAgainError, store_again};
+use crate::ingest::{ReplayCounts, StoreAgainError, StoredAgain};
 use crate::journal::{Journal, Seq};
 use crate::runtime::{Backoff, Clock, Shutdown};
 use crate::store::{MarkState, MigrateError, Store, StoreError, Timeline};
@@ -107,6 +107,13 @@ impl MarkError {
     }
 }
 
+/// A failover, until what may be missing is stored again.
+#[derive(Debug)]
+struct Failover {
+    timeline: Timeline,
+    missing: StoredAgain,
+}
+
 /// The mark of this server's journal.
 #[derive(Clone, Debug)]
 pub(super) struct StoredMark {
@@ -118,7 +125,7 @@ pub(super) struct StoredMark {
     accept_older: bool,
     /// The mark that was committed last.
     committed: Arc<AtomicU64>,
-    /// The database's timeline then.
+    /// The timeline on which the database was then.
     timeline: Arc<Mutex<Timeline>>,
 }
 
@@ -183,6 +190,7 @@ impl StoredMark {
         shutdown: Shutdown,
     ) {
         let mut backoff = Backoff::new(INTERVAL, RETRY_WAIT_MAX);
+        let mut failover = None;
         loop {
             let committed = self.committed();
             tokio::select! {
@@ -190,11 +198,10 @@ impl StoredMark {
                 _ = journal.acked_above(committed) => {}
                 () = tokio::time::sleep(LOOK_INTERVAL) => {}
             }
-            let marked = match self.mark(&journal, &store).await {
-                Ok(MarkState::OnOtherTimeline(timeline)) => {
-                    self.store_again(&journal, &store, clock.clone(), timeline).await
-                }
-                marked => marked.map_err(StoreAgainError::from),
+            let marked = tokio::select! {
+                biased;
+                () = shutdown.requested() => return,
+                marked = self.mark_after_failover(&journal, &store, &clock, &mut failover) => marked,
             };
             match marked {
                 Ok(MarkState::Lost) => {
@@ -217,6 +224,47 @@ impl StoredMark {
         }
     }
 
+    /// [`Self::mark`]; on another timeline, what may be missing there is stored again first.
+    async fn mark_after_failover(
+        &self,
+        journal: &Journal,
+        store: &Store,
+        clock: &Clock,
+        failover: &mut Option<Failover>,
+    ) -> Result<MarkState, StoreAgainError> {
+        let mark = self.mark(journal, store).await?;
+        let MarkState::OnOtherTimeline(timeline) = mark else { return Ok(mark) };
+        let committed = self.committed();
+        let known = failover.take().filter(|known| known.timeline == timeline);
+        let current = known.unwrap_or_else(|| {
+            tracing::warn!("the database is another one since a failover; what was stored last is looked for there");
+            Failover { timeline, missing: StoredAgain::since(committed, journal) }
+        });
+        let end = current.missing.end();
+        let acked = journal.acked_above(committed).now_or_never().unwrap_or(committed);
+        if acked < end {
+            *failover = Some(current);
+            return Ok(MarkState::Kept);
+        }
+        let Failover { timeline, missing } = failover.insert(current);
+        let ReplayCounts { events, missing, of_unknown_orgs, .. } =
+            missing.store(journal, store, clock.clone()).await?;
+        tracing::warn!(
+            events,
+            missing,
+            "what was stored last before the failover is stored again where it is missing"
+        );
+        if of_unknown_orgs > 0 {
+            tracing::error!(
+                events = of_unknown_orgs,
+                "the database has lost organisations, and with them events that were accepted"
+            );
+        }
+        *self.timeline.lock().unwrap_or_else(PoisonError::into_inner) = timeline.clone();
+        *failover = None;
+        Ok(self.mark(journal, store).await?)
+    }
+
     /// Marks what is acknowledged now and lets the journal forget it, if the store has what it had.
     pub(super) async fn mark(
         &self,
@@ -236,35 +284,6 @@ impl StoredMark {
             journal.confirm(acked);
         }
         Ok(mark)
-    }
-
-    /// Stores again what was acknowledged since the last mark, as the database is on another timeline now: it has that
-    /// mark, and may lack what was stored after it.
-    async fn store_again(
-        &self,
-        journal: &Journal,
-        store: &Store,
-        clock: Clock,
-        timeline: Timeline,
-    ) -> Result<MarkState, StoreAgainError> {
-        let committed = self.committed();
-        let acked = journal.acked_above(committed).now_or_never().unwrap_or(committed);
-        let within = committed.get()..acked.get();
-        let counts = store_again(journal, store, clock, within).await?;
-        let ReplayCounts { events, missing, of_unknown_orgs, .. } = counts;
-        tracing::warn!(
-            events,
-            missing,
-            "the database was promoted; what was stored last is stored again where it is missing"
-        );
-        if of_unknown_orgs > 0 {
-            tracing::error!(
-                events = of_unknown_orgs,
-                "the database has lost organisations, and with them events that were accepted"
-            );
-        }
-        *self.timeline.lock().unwrap_or_else(PoisonError::into_inner) = timeline;
-        Ok(self.mark(journal, store).await?)
     }
 
     fn committed(&self) -> Seq {

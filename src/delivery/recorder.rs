@@ -361,8 +361,17 @@ mod tests {
         let health = DeliveryHealth::new(&clock);
         let (progress, recording) = (health.progress, health.recording);
         let (batch, wakes) = (Batch::default(), OutcomeWakes::default());
-        let recorder =
-            Recorder { store, clock, dispatch, reports, released, batch, wakes, progress, recording };
+        let recorder = Recorder {
+            store,
+            clock,
+            dispatch,
+            reports,
+            released,
+            batch,
+            wakes,
+            progress,
+            recording,
+        };
         (recorder, reports_in)
     }
 

@@ -150,10 +150,12 @@ mod tests {
 
     #[test]
     fn batches_are_gathered_for_longer_the_more_is_deferred() {
-        let slowdown = |parts, orgs| {
-            DeferredBatches { parts, orgs, ..DeferredBatches::default() }.slowdown()
-        };
-        assert_eq!([0, 1, 2, 3].map(|quarter| slowdown(quarter * DEFERRED_MAX / 4, 0)), [1, 5, 6, 25]);
+        let slowdown =
+            |parts, orgs| DeferredBatches { parts, orgs, ..DeferredBatches::default() }.slowdown();
+        assert_eq!(
+            [0, 1, 2, 3].map(|quarter| slowdown(quarter * DEFERRED_MAX / 4, 0)),
+            [1, 5, 6, 25]
+        );
         assert_eq!(slowdown(DEFERRED_MAX / 4, ORGS_MAX / 2), 6, "the fuller of both");
     }
 }

@@ -32,6 +32,8 @@ pub struct JournalReplay {
     waiting_from: u64,
     /// Whether only to count.
     dry_run: bool,
+    /// Whether an event whose statement fails becomes a dead letter like one that is refused.
+    sets_aside: bool,
     /// Ids of events with a `dedup_id` that were counted as missing: copies of them are not stored.
     counted: HashSet<EventId>,
 }
@@ -85,7 +87,14 @@ impl JournalReplay {
         waiting_from: u64,
         dry_run: bool,
     ) -> Self {
-        Self { store, clock, since, waiting_from, dry_run, counted: HashSet::new() }
+        let (sets_aside, counted) = (false, HashSet::new());
+        Self { store, clock, since, waiting_from, dry_run, sets_aside, counted }
+    }
+
+    /// Makes an event whose statement fails while the store is there, as by a damaged page, a dead letter like one that is
+    /// refused.
+    pub(super) const fn set_failing_aside(&mut self) {
+        self.sets_aside = true;
     }
 
     /// Whether it only counts.
@@ -195,7 +204,7 @@ impl JournalReplay {
                     counts.missing += persisted.stored as u64;
                     counts.deliveries += persisted.planned as u64;
                 }
-                Err(refusal @ (StoreError::Refused(_) | StoreError::Corrupt(_))) => match part {
+                Err(refusal) if self.blames_events(&refusal) => match part {
                     [event] => self.quarantine(event, &refusal, counts).await?,
                     many => {
                         let (first, second) = many.split_at(many.len() / 2);
@@ -206,6 +215,11 @@ impl JournalReplay {
             }
         }
         Ok(())
+    }
+
+    fn blames_events(&self, error: &StoreError) -> bool {
+        matches!(error, StoreError::Refused(_) | StoreError::Corrupt(_))
+            || self.sets_aside && !error.is_connection()
     }
 
     async fn quarantine(

@@ -75,5 +75,5 @@ pub use metrics::IngestMetrics;
 pub use quarantine::{Requeued, requeue};
 pub use record::{RecordError, record_owner};
 pub use replayer::Replayer;
-pub use stored_again::{StoreAgainError, store_again};
+pub use stored_again::{StoreAgainError, StoredAgain};
 pub use workers::Workers;

@@ -1,13 +1,21 @@
-//! Stores again what a server has stored since a position, beside its own work: after a failover to a standby that may
-//! lack it. The journal has those records still, as none is forgotten before the mark in the store has passed it.
+//! Stores again what a server has stored since its last mark in the store, after a failover to a standby that may lack
+//! it. The journal has those records still, as none is forgotten before the mark has passed it.
+//!
+//! # Order
+//! It begins once everything that was durable when the failover was noticed is acknowledged. What was stored before the
+//! failover is among that, in batches that were acknowledged out of turn or in parts, and the workers have kept the
+//! order of what waited.
 
 use std::io;
-use std::ops::Range;
+use std::time::Duration;
 
 use super::journal_replay::{JournalReplay, ReplayCounts, next_records};
 use crate::journal::{Journal, JournalError, Seq};
-use crate::runtime::Clock;
+use crate::runtime::{Clock, Stopwatch};
 use crate::store::{Store, StoreError};
+
+/// How long an event may fail before it is set aside, while the store is there: as long as for the workers.
+const PATIENCE: Duration = Duration::from_mins(2);
 
 /// Why it failed. Repeating it stores nothing twice.
 #[derive(Debug, thiserror::Error)]
@@ -26,30 +34,74 @@ pub enum StoreAgainError {
     Stopping,
 }
 
-/// Stores the events of the records in a range of positions, all of them acknowledged and none confirmed.
-pub async fn store_again(
-    journal: &Journal,
-    store: &Store,
-    clock: Clock,
-    within: Range<u64>,
-) -> Result<ReplayCounts, StoreAgainError> {
-    let mut counts = ReplayCounts::default();
-    let mut replay = JournalReplay::new(store.clone(), clock, None, within.start, false);
-    let (opened, from) = (journal.clone(), Seq::new(within.start));
-    let mut records = blocking(move || opened.records_from(from)).await??;
-    loop {
-        let within = within.clone();
-        let (left, step) = blocking(move || {
-            let step = next_records(&mut records, within);
-            (records, step)
-        })
-        .await?;
-        records = left;
-        let step = step?;
-        if step.is_empty() {
-            return Ok(counts);
+/// The records that are to be stored again.
+#[derive(Debug)]
+pub struct StoredAgain {
+    next: Seq,
+    end: Seq,
+    counts: ReplayCounts,
+    /// Since when the next records fail.
+    failing: Option<Stopwatch>,
+}
+
+impl StoredAgain {
+    /// The records from `from` on that are durable now.
+    pub fn since(from: Seq, journal: &Journal) -> Self {
+        let end = journal.durable_below();
+        Self { next: from, end, counts: ReplayCounts::default(), failing: None }
+    }
+
+    /// The position behind the last one.
+    pub const fn end(&self) -> Seq {
+        self.end
+    }
+
+    /// Stores what is left of them. May be cancelled, and repeated after an error: it goes on where it was.
+    ///
+    /// # Errors
+    /// When the store fails, or the journal cannot be read.
+    pub async fn store(
+        &mut self,
+        journal: &Journal,
+        store: &Store,
+        clock: Clock,
+    ) -> Result<ReplayCounts, StoreAgainError> {
+        let mut replay = JournalReplay::new(store.clone(), clock, None, self.next.get(), false);
+        let (opened, from) = (journal.clone(), self.next);
+        let mut records = blocking(move || opened.records_from(from)).await??;
+        loop {
+            let within = self.next.get()..self.end.get();
+            let (left, step) = blocking(move || {
+                let step = next_records(&mut records, within);
+                (records, step)
+            })
+            .await?;
+            records = left;
+            let step = step?;
+            let Some(last) = step.last() else { break };
+            if self.failing.as_ref().is_some_and(|failing| failing.elapsed() >= PATIENCE) {
+                replay.set_failing_aside();
+            }
+            let mut counts = self.counts;
+            if let Err(error) = replay.store(&step, &mut counts).await {
+                if error.is_connection() {
+                    self.failing = None;
+                } else {
+                    self.failing.get_or_insert_with(Stopwatch::start);
+                }
+                return Err(error.into());
+            }
+            (self.counts, self.failing) = (counts, None);
+            self.next = Seq::new(last.seq.get() + 1);
         }
-        replay.store(&step, &mut counts).await?;
+        let lost = records.lost();
+        if lost.stored + lost.waiting + self.counts.undecodable > 0 {
+            tracing::error!(
+                records = lost.stored + lost.waiting + self.counts.undecodable,
+                "the database may lack events whose records in the journal are damaged"
+            );
+        }
+        Ok(self.counts)
     }
 }
 

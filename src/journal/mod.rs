@@ -72,6 +72,13 @@ impl Journal {
         }
     }
 
+    /// The position behind the last durable record.
+    pub fn durable_below(&self) -> Seq {
+        match &self.0 {
+            Backend::Local(journal) => journal.durable_below(),
+        }
+    }
+
     /// Lets the acknowledged records below a position be forgotten, where the backend waits for that.
     pub fn confirm(&self, below: Seq) {
         match &self.0 {

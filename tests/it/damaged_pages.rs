@@ -38,8 +38,10 @@ impl Filled {
         let (world, _) = Box::pin(world(url)).await;
         let (receiver, works) = (Receiver::start().await, Receiver::start().await);
         let endpoint = world.endpoint(&receiver, "user.signup").await;
-        let others =
-            [world.endpoint(&works, "user.login").await, world.endpoint(&works, "user.login").await];
+        let others = [
+            world.endpoint(&works, "user.login").await,
+            world.endpoint(&works, "user.login").await,
+        ];
         world.publish("user.signup", OF_IT).await;
         world.clock.advance(Duration::from_secs(1));
         world.publish("user.login", 3).await;
@@ -75,7 +77,8 @@ impl Filled {
     async fn damage_postgres(&self, postgres: &PrivatePostgres) {
         let url = self.world.store_config(None).1.database_url.unwrap();
         let mut database = PgConnection::connect(&url).await.unwrap();
-        let file = sqlx::query_scalar::<_, String>("SELECT pg_relation_filepath('pending_deliveries')");
+        let file =
+            sqlx::query_scalar::<_, String>("SELECT pg_relation_filepath('pending_deliveries')");
         let file = file.fetch_one(&mut database).await.unwrap();
         let page = sqlx::query_scalar::<_, i64>(
             "SELECT (ctid::text::point)[0]::bigint AS page FROM pending_deliveries

@@ -170,7 +170,8 @@ async fn unreadable_event_holds_back_its_own_delivery_alone_on_sqlite() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn unreadable_event_holds_back_its_own_delivery_alone_on_postgresql() {
-    Box::pin(unreadable_event_holds_back_its_own_delivery_alone(Some(fresh_database().await))).await;
+    Box::pin(unreadable_event_holds_back_its_own_delivery_alone(Some(fresh_database().await)))
+        .await;
 }
 
 /// A view in the place of the events fails where it comes to the one.

@@ -164,6 +164,11 @@ impl LocalJournal {
         Seq(self.0.segments.acked_above(above.0).await)
     }
 
+    /// The seq behind the last durable record.
+    pub(in crate::journal) fn durable_below(&self) -> Seq {
+        Seq(self.0.segments.lock().synced)
+    }
+
     /// Lets acknowledged records below a seq be forgotten.
     pub(in crate::journal) fn confirm(&self, below: Seq) {
         self.0.segments.confirm(below.0);

@@ -9,7 +9,9 @@ use tokio::sync::watch;
 use tokio::task::{JoinHandle, block_in_place};
 
 use super::{post, stored};
+use crate::support::answer::{answer, json};
 use crate::support::binary::Binary;
+use crate::support::client;
 use crate::support::postgres::PrivatePostgres;
 use crate::support::wait::until;
 
@@ -21,6 +23,17 @@ where
     sqlx::query_scalar(AssertSqlSafe(sql.to_owned())).fetch_one(connection).await.unwrap()
 }
 
+/// Makes an organisation of the name `slow`, and returns a key of it.
+async fn another_org(server: &Binary, operator: &str) -> String {
+    let made = async |path: &str, body: &'static str| {
+        let request = client().post(format!("{}{path}", server.base_url));
+        answer(json(request.header("x-api-key", operator), body)).await.expect(201)
+    };
+    let org = made("/api/admin/orgs", r#"{"name":"slow"}"#).await;
+    let keys = format!("/api/admin/orgs/{}/keys", org["id"].as_str().unwrap());
+    made(&keys, r#"{"name":"slow"}"#).await["key"].as_str().unwrap().to_owned()
+}
+
 /// The standby has the last mark, and lacks what was stored after it, when it is promoted.
 #[tokio::test(flavor = "multi_thread")]
 async fn running_server_stores_again_what_a_promoted_standby_lacks() {
@@ -30,15 +43,18 @@ async fn running_server_stores_again_what_a_promoted_standby_lacks() {
     let url = format!("postgres://postgres@{},{}/{database}", primary.host(), standby.host());
     let dir = crate::support::temporary::directory();
     let mut server = Binary::start(dir.path(), &[("DATABASE_URL", &url)]).await;
-    let (key, _) = server.first_keys().await;
+    let (key, operator) = server.first_keys().await;
+    let slow_key = another_org(&server, &operator).await;
     post(&server, &key, 20).await;
     stored(&standby.url(&database), 20).await;
 
-    // Marks wait for this lock and events do not, as if all of them were stored between two marks.
-    let mut marks = PgConnection::connect(&primary.url(&database)).await.unwrap();
-    let lock = "SET lock_timeout = 0; BEGIN; LOCK TABLE journals IN EXCLUSIVE MODE";
-    sqlx::raw_sql(lock).execute(&mut marks).await.unwrap();
-    let written: String = scalar(&mut marks, "SELECT pg_current_wal_lsn()::text").await;
+    // Marks wait, and so does one organisation: the others' events are stored between two marks, behind one that is not.
+    let mut locks = PgConnection::connect(&primary.url(&database)).await.unwrap();
+    let lock = "SET lock_timeout = 0; BEGIN; LOCK TABLE journals IN EXCLUSIVE MODE;
+                SELECT FROM orgs WHERE name = 'slow' FOR UPDATE";
+    sqlx::raw_sql(lock).execute(&mut locks).await.unwrap();
+    post(&server, &slow_key, 1).await;
+    let written: String = scalar(&mut locks, "SELECT pg_current_wal_lsn()::text").await;
     let mut behind = PgConnection::connect(&standby.url(&database)).await.unwrap();
     let received = format!("SELECT pg_last_wal_replay_lsn() >= '{written}'");
     until("the standby has it all", async || scalar(&mut behind, &received).await).await;
@@ -50,9 +66,9 @@ async fn running_server_stores_again_what_a_promoted_standby_lacks() {
         standby.start_again();
         standby.promote();
     });
-    stored(&standby.url(&database), 35).await;
+    stored(&standby.url(&database), 36).await;
     post(&server, &key, 5).await;
-    stored(&standby.url(&database), 40).await;
+    stored(&standby.url(&database), 41).await;
     let log = server.stop().await;
     assert!(log.iter().any(|line| line.contains("stored again where it is missing")), "{log:#?}");
 }
