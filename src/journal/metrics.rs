@@ -23,7 +23,9 @@ metrics! {
         /// Records in the journal that are lost to damage.
         @core hookgate_journal_lost_records_total: Counter,
         /// Servers that run on a copy of this server's data directory with the same database.
-        hookgate_data_dir_copies: Gauge,
+        @core hookgate_data_dir_copies: Gauge,
+        /// 1 while a write or sync of the journal has not returned for more than 5 seconds, else 0.
+        @core hookgate_journal_stalled: Gauge,
         /// Appends covered by one sync.
         journal_group_appends: Histogram = COUNTS,
         /// Time to write and sync a group of appends, in seconds.

@@ -356,6 +356,8 @@ pub enum JournalState {
     Full,
     /// Not until a segment can be prepared, for want of file descriptors, say. It is tried again.
     NoSegment,
+    /// Not yet: a write or a sync has not returned for some seconds. Appends wait for it.
+    Stalled,
     /// No longer: a write or a sync of records has failed, or the lock was lost.
     Poisoned,
     /// No longer: it is closing.

@@ -36,7 +36,7 @@ pub struct QueueView {
     pub bytes: u64,
     /// Whether the journal accepts more.
     pub writable: bool,
-    /// `ok`, or why it does not: `poisoned`, `full`, `no_segment` or `closed`.
+    /// `ok`, or why it does not: `poisoned`, `full`, `no_segment`, `stalled` or `closed`.
     pub journal: &'static str,
     /// Age of the oldest in seconds; `null` when none waits.
     pub oldest_seconds: Option<u64>,
@@ -116,7 +116,7 @@ pub struct Readiness {
 /// The checks of readiness: whether the server takes events.
 #[derive(Clone, Copy, Debug, JsonSchema, Serialize)]
 pub struct ReadinessChecks {
-    /// `ok`, `poisoned`, `full`, `no_segment` or `closed`.
+    /// `ok`, `poisoned`, `full`, `no_segment`, `stalled` or `closed`.
     pub journal: &'static str,
     /// `ok` or `storage_low`.
     pub disk: &'static str,

@@ -148,6 +148,7 @@ const fn disk_code(level: DiskLevel) -> &'static str {
 const fn journal_code(state: JournalState) -> &'static str {
     match state {
         JournalState::Open => "ok",
+        JournalState::Stalled => "stalled",
         JournalState::Poisoned => "poisoned",
         JournalState::Full => "full",
         JournalState::NoSegment => "no_segment",

@@ -17,6 +17,7 @@ use super::segment_files::SegmentFiles;
 use super::segment_manager::SegmentManager;
 use super::segments::Segments;
 use super::shares::Shares;
+use super::write_watch::WriteWatch;
 use super::writer::Writer;
 use super::{JournalError, JournalOptions, clamped};
 use crate::journal::metrics::JournalMetrics;
@@ -31,6 +32,7 @@ struct Core {
     queue: Arc<AppendQueue>,
     segments: Arc<Segments>,
     in_flight: Arc<InFlight>,
+    watch: Arc<WriteWatch>,
     segment_bytes: u64,
     quarantine: Arc<Quarantine>,
     fs: Arc<dyn FileSystem>,
@@ -67,6 +69,7 @@ pub(super) fn start(
     let queue = Arc::new(AppendQueue::new(queue_limits(options), shares));
     let in_flight = InFlight::new(Arc::clone(&segments), Arc::clone(&queue), Arc::clone(metrics));
     let in_flight = Arc::new(in_flight);
+    let watch = Arc::new(WriteWatch::new(&options.clock, metrics));
     let segment_manager = SegmentManager {
         fs: Arc::clone(fs),
         dir: dir.clone(),
@@ -76,6 +79,7 @@ pub(super) fn start(
         segments: Arc::clone(&segments),
         queue: Arc::clone(&queue),
         metrics: Arc::clone(metrics),
+        watch: Arc::clone(&watch),
         quarantine: Arc::clone(&quarantine),
         checkpoint: recovered.checkpoint,
         spare_number: recovered.spare_number,
@@ -101,6 +105,7 @@ pub(super) fn start(
         segments: Arc::clone(&segments),
         metrics: Arc::clone(metrics),
         owner: options.owner,
+        watch: Arc::clone(&watch),
         next_seq: recovered.next_seq,
         open: None,
         disk_is_full: false,
@@ -129,7 +134,8 @@ pub(super) fn start(
         })?;
     let running = Mutex::new(Some(Running { writer, segment_manager, _lock: lock }));
     let fs = Arc::clone(fs);
-    let core = Core { queue, segments, in_flight, segment_bytes, quarantine, fs, dir, running };
+    let core =
+        Core { queue, segments, in_flight, watch, segment_bytes, quarantine, fs, dir, running };
     Ok((LocalJournal(Arc::new(core)), reader))
 }
 
@@ -197,6 +203,7 @@ impl LocalJournal {
     /// The current state.
     pub(in crate::journal) fn status(&self) -> JournalStatus {
         let state = match self.0.queue.state() {
+            QueueState::Open if self.0.watch.is_stalled() => JournalState::Stalled,
             QueueState::Open => JournalState::Open,
             QueueState::Full => JournalState::Full,
             QueueState::NoSegment => JournalState::NoSegment,

@@ -27,6 +27,8 @@
 //! - A failed write or sync poisons the journal: waiting appends fail, and so does every later one. The sync is
 //!   never repeated, since after a failed one the page cache may claim what the disk does not hold. A restart
 //!   recovers what the disk holds.
+//! - A disk that hangs fails nothing: appends wait. The journal is [`Stalled`](super::JournalState::Stalled) once a group
+//!   takes longer than a few seconds ([`write_watch`]).
 //! - No space for another segment, on the disk or under `bytes_max`, is not a failure: appends return
 //!   [`AppendError::Full`] until there is space. An organisation that holds more than its share of what is not stored
 //!   gets [`AppendError::ShareUsedUp`] long before, while others go on.
@@ -73,6 +75,7 @@ mod segments;
 mod shares;
 #[cfg(test)]
 mod tests;
+mod write_watch;
 mod writer;
 
 use std::io;

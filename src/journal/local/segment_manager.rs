@@ -19,6 +19,7 @@ use super::segment_summary::SUMMARY_OFFSET;
 use super::segments::{
     FinishedSegment, KeptSegment, Phase, Segment, SegmentUnavailable, Segments, Spare, State,
 };
+use super::write_watch::WriteWatch;
 use super::{SPARE_PREFIX, clamped};
 use crate::journal::metrics::JournalMetrics;
 use crate::runtime::{Clock, Stopwatch};
@@ -47,6 +48,8 @@ pub(super) struct SegmentManager {
     pub(super) segments: Arc<Segments>,
     pub(super) queue: Arc<AppendQueue>,
     pub(super) metrics: Arc<JournalMetrics>,
+    /// Asked in every round, so that a stall is logged also when nobody else asks.
+    pub(super) watch: Arc<WriteWatch>,
     /// Knows which segments are held.
     pub(super) quarantine: Arc<Quarantine>,
     pub(super) checkpoint: CheckpointFile,
@@ -101,6 +104,7 @@ impl SegmentManager {
         let _guard = EndGuard(Arc::clone(&self.segments));
         loop {
             let task = self.next_task();
+            self.watch.is_stalled();
             self.lock_checked = Stopwatch::start();
             if !self.lock.is_held() {
                 tracing::error!(

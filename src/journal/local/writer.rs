@@ -16,6 +16,7 @@ use super::format::{
 };
 use super::segment_summary::SegmentSummary;
 use super::segments::{FinishedSegment, Segment, SegmentUnavailable, Segments, Spare};
+use super::write_watch::WriteWatch;
 use super::{RecordOwner, clamped};
 use crate::journal::AppendError;
 use crate::journal::metrics::JournalMetrics;
@@ -41,6 +42,7 @@ pub(super) struct Writer {
     pub(super) segments: Arc<Segments>,
     pub(super) metrics: Arc<JournalMetrics>,
     pub(super) owner: RecordOwner,
+    pub(super) watch: Arc<WriteWatch>,
     /// The seq of the next record.
     pub(super) next_seq: u64,
     /// The segment it writes to; `None` before the first append.
@@ -96,7 +98,10 @@ impl Writer {
 
     fn append(&mut self, batch: &mut AppendBatch) {
         let first_seq = self.next_seq;
-        let failure = match self.write(&mut batch.frames) {
+        self.watch.begin();
+        let written = self.write(&mut batch.frames);
+        self.watch.end();
+        let failure = match written {
             Ok(()) => None,
             Err(SegmentUnavailable::NoSpace) => {
                 self.queue.set_full();

@@ -15,6 +15,7 @@ mod shortage;
 mod sim_disk;
 mod sim_faults;
 mod sim_file;
+mod stall;
 mod unreadable;
 mod use_cases;
 

@@ -24,6 +24,8 @@ pub(super) struct SimDisk(pub(super) Arc<Shared>);
 pub(super) struct Shared {
     pub(super) state: Mutex<State>,
     pub(super) grown: Condvar,
+    /// Notified of other faults, and of a sync that hangs.
+    pub(super) changed: Condvar,
 }
 
 #[derive(Default)]
@@ -37,6 +39,8 @@ pub(super) struct State {
     pub(super) calls: u64,
     pub(super) growths: u64,
     pub(super) syncs: u64,
+    /// Syncs that hang.
+    pub(super) hanging: u64,
     pub(super) read_bytes: u64,
 }
 
@@ -58,6 +62,15 @@ impl SimDisk {
     /// Replaces the faults.
     pub(super) fn set_faults(&self, faults: Faults) {
         self.lock().faults = faults;
+        self.0.changed.notify_all();
+    }
+
+    /// Waits until a sync hangs.
+    pub(super) fn wait_for_hanging_sync(&self) {
+        let mut state = self.lock();
+        while state.hanging == 0 {
+            state = self.0.changed.wait(state).unwrap();
+        }
     }
 
     /// Calls so far.

@@ -9,6 +9,7 @@ pub(super) const NO_FAULTS: Faults = Faults {
     interrupted: false,
     failing_writes: false,
     failing_syncs: false,
+    hanging_syncs: false,
     failing_checkpoints: false,
     full_from: None,
     unreadable: None,
@@ -39,6 +40,8 @@ pub(super) struct Faults {
     pub(super) failing_writes: bool,
     /// Syncs of segments fail with `EIO`, and claim that nothing is left to sync.
     pub(super) failing_syncs: bool,
+    /// Syncs of segments do not return, as long as the fault lasts.
+    pub(super) hanging_syncs: bool,
     /// Writes to other files, that is to the checkpoint, fail with `EIO`.
     pub(super) failing_checkpoints: bool,
     /// No byte of a segment from this offset on can be written: `ENOSPC`, as on a file system that never overwrites in

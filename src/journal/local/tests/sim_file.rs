@@ -85,6 +85,12 @@ impl FileHandle for SimFile {
 
     fn sync_data(&self) -> io::Result<()> {
         let mut state = self.disk.call()?;
+        while self.is_segment && state.faults.hanging_syncs {
+            state.hanging += 1;
+            self.disk.0.changed.notify_all();
+            state = self.disk.0.changed.wait(state).unwrap();
+            state.hanging -= 1;
+        }
         let named = |(path, file): (&PathBuf, &usize)| *file == self.file && is_segment(path);
         state.syncs += u64::from(state.names.iter().any(named));
         let fails = self.is_segment && state.faults.failing_syncs;
