@@ -67,6 +67,10 @@ pub(super) fn start(
     let shares = Shares::new(options.owner, recovered.unstored, segments.free_bytes());
     metrics.hookgate_journal_unstored_bytes.set(clamped(shares.unstored()));
     let queue = Arc::new(AppendQueue::new(queue_limits(options), shares));
+    if recovered.unsettled.is_some() {
+        queue.set_full();
+        segments.set_disk_full();
+    }
     let in_flight = InFlight::new(Arc::clone(&segments), Arc::clone(&queue), Arc::clone(metrics));
     let in_flight = Arc::new(in_flight);
     let watch = Arc::new(WriteWatch::new(&options.clock, metrics));
@@ -107,6 +111,7 @@ pub(super) fn start(
         owner: options.owner,
         watch: Arc::clone(&watch),
         next_seq: recovered.next_seq,
+        unsettled: recovered.unsettled,
         open: None,
         disk_is_full: false,
     };

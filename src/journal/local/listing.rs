@@ -42,6 +42,31 @@ impl Listing {
     }
 }
 
+impl Listing {
+    /// Removes a file that holds nothing that waits: the oldest kept segment of a journal, then the spares. `false` when
+    /// there is none.
+    pub(super) fn make_space(
+        &mut self,
+        fs: &dyn FileSystem,
+        dir: &Path,
+        id: Option<JournalId>,
+    ) -> bool {
+        let is_kept = |(_, of, _, name): &(u64, JournalId, Timestamp, String)| {
+            Some(*of) == id && !is_held_name(name)
+        };
+        let kept = self.kept.iter().position(is_kept).map(|oldest| self.kept.remove(oldest).3);
+        let Some(name) = kept.or_else(|| self.spares.pop_last().map(|(_, name)| name)) else {
+            return false;
+        };
+        let removed = fs.remove(&dir.join(&name)).and_then(|()| fs.sync_dir(dir));
+        match removed {
+            Ok(()) => tracing::warn!(file = name, "removed a journal file for its space"),
+            Err(error) => tracing::warn!(file = name, %error, "cannot remove a journal file"),
+        }
+        true
+    }
+}
+
 fn parse_spare_name(name: &str) -> Option<u64> {
     let number = name.strip_prefix(SPARE_PREFIX)?.parse().ok()?;
     (format!("{SPARE_PREFIX}{number}") == name).then_some(number)

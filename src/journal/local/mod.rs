@@ -54,6 +54,7 @@ mod checkpoint;
 mod file_system;
 mod format;
 mod frame_scan;
+mod freeing;
 mod group_commit;
 mod handle;
 mod held_bytes;
@@ -71,6 +72,7 @@ mod segment_manager;
 mod segment_scan;
 mod segment_state;
 mod segment_summary;
+mod segment_tail;
 mod segments;
 mod shares;
 #[cfg(test)]

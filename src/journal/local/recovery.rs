@@ -10,7 +10,8 @@
 //!
 //! # Sound records may not be synced
 //! After a crash of the process, or a restart after a failed sync, the page cache may hold records that the disk does
-//! not. The last group is therefore written again and synced before anything is appended behind it.
+//! not. The last group is therefore written again and synced before anything is appended behind it
+//! ([`super::segment_tail`]).
 
 use std::collections::VecDeque;
 use std::io;
@@ -19,9 +20,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::checkpoint::CheckpointFile;
-use super::file_system::{
-    FileHandle, FileSystem, is_unreadable, read_past_damage, read_patiently, write_all,
-};
+use super::file_system::{FileHandle, FileSystem, is_no_space, is_unreadable, read_past_damage};
 use super::format::{
     Checkpoint, FRAME_HEADER_BYTES, JournalId, SEGMENT_HEADER_BYTES, SegmentHeader,
     parse_segment_header,
@@ -29,7 +28,8 @@ use super::format::{
 use super::listing::{Listing, identity, keep_spares, kept_segments};
 use super::quarantine::{Damage, Quarantine};
 use super::segment_scan::{Scanned, SegmentFile, SegmentScan};
-use super::segment_summary::{SUMMARY_OFFSET, SegmentSummary};
+use super::segment_summary::SegmentSummary;
+use super::segment_tail::SegmentTail;
 use super::segments::{Position, Segment, State};
 use super::shares::OrgBytes;
 use super::{CHECKPOINT_NAME, JournalError, JournalOptions, RecordOwner};
@@ -38,8 +38,6 @@ use super::{CHECKPOINT_NAME, JournalError, JournalOptions, RecordOwner};
 const HEADER_BLOCK_BYTES: usize = 4096;
 /// [`SUMMARY_OFFSET`] as an index.
 const SUMMARY_OFFSET_IN_BLOCK: usize = 512;
-/// Bytes of the last group that are written again in one call.
-const REWRITE_BYTES: usize = 1024 * 1024;
 
 /// What recovery found when the journal was opened.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -64,6 +62,8 @@ pub(super) struct Recovered {
     pub(super) checkpoint: CheckpointFile,
     pub(super) state: State,
     pub(super) start: Position,
+    /// The tail that the writer has to make durable first, if there was no space for it.
+    pub(super) unsettled: Option<SegmentTail>,
     pub(super) next_seq: u64,
     pub(super) spare_number: u64,
     pub(super) report: RecoveryReport,
@@ -83,8 +83,14 @@ pub(super) fn recover(
     let names = fs.list(dir).map_err(|error| JournalError::io("list", dir, error))?;
     let mut listing = Listing::new(names);
     let checkpoint_path = dir.join(CHECKPOINT_NAME);
-    let (mut checkpoint_file, last) = CheckpointFile::open(fs, dir)
-        .map_err(|error| JournalError::io("open", &checkpoint_path, error))?;
+    let (mut checkpoint_file, last) = loop {
+        match CheckpointFile::open(fs, dir) {
+            Err(error) if is_no_space(&error) && listing.make_space(fs, dir, None) => {}
+            opened => {
+                break opened.map_err(|error| JournalError::io("open", &checkpoint_path, error))?;
+            }
+        }
+    };
     let id = identity(last, &listing)
         .map_err(|error| JournalError::io("draw an id for", dir, io::Error::other(error)))?;
     let mut recovery = Recovery {
@@ -94,18 +100,19 @@ pub(super) fn recover(
         quarantine,
         owner: options.owner,
         lost: Vec::new(),
+        unsettled: None,
         report: RecoveryReport::default(),
         unstored: OrgBytes::new(),
     };
     let files = recovery.open_segments(&mut listing)?;
-    let kept = kept_segments(fs, options, id, &mut listing);
-    recovery.report.unknown_files.extend(listing.unknown.iter().map(|name| dir.join(name)));
 
     let first_seq = files.first().map_or(1, |file| file.first_seq);
     let checkpoint =
         last.unwrap_or(Checkpoint { id, version: 0, acked: first_seq, synced: first_seq });
     let lost_tail = recovery.lost_tail(&files, segment_bytes);
-    let scanned = recovery.scan(&files, lost_tail.as_ref(), checkpoint)?;
+    let scanned = recovery.scan(&files, lost_tail.as_ref(), checkpoint, &mut listing)?;
+    let kept = kept_segments(fs, options, id, &mut listing);
+    recovery.report.unknown_files.extend(listing.unknown.iter().map(|name| dir.join(name)));
     let spares = keep_spares(fs, dir, &listing.spares, segment_bytes)
         .map_err(|error| JournalError::io("list the spare segments of", dir, error))?;
 
@@ -124,6 +131,7 @@ pub(super) fn recover(
         checkpoint: checkpoint_file,
         state,
         start: scanned.start,
+        unsettled: recovery.unsettled,
         next_seq: scanned.next_seq,
         spare_number: listing.spares.keys().next_back().copied().unwrap_or(0),
         report: recovery.report,
@@ -147,6 +155,8 @@ struct Recovery<'a> {
     owner: RecordOwner,
     /// Segments that cannot be opened: the seqs of their first records and their names.
     lost: Vec<(u64, String)>,
+    /// The tail that there was no space for.
+    unsettled: Option<SegmentTail>,
     report: RecoveryReport,
     unstored: OrgBytes,
 }
@@ -252,6 +262,7 @@ impl Recovery<'_> {
         files: &[SegmentFile],
         lost_tail: Option<&LostTail>,
         checkpoint: Checkpoint,
+        listing: &mut Listing,
     ) -> Result<ScannedSegments, JournalError> {
         let lost_from = lost_tail.map(|lost| lost.first_seq);
         let unacked = files.partition_point(|file| file.first_seq <= checkpoint.acked);
@@ -297,7 +308,7 @@ impl Recovery<'_> {
                 live.push_back(Segment { end: scanned.end, ..segment.whole() });
             } else {
                 let failed = |error| JournalError::io("cut", &self.dir.join(&segment.name), error);
-                live.extend(self.cut(segment, &scanned).map_err(failed)?);
+                live.extend(self.cut(segment, scanned, listing).map_err(failed)?);
             }
         }
         if let Some(LostTail { name, first_seq, below }) = lost_tail {
@@ -331,42 +342,41 @@ impl Recovery<'_> {
     }
 
     /// Cuts the last segment behind its last sound record, durably. A segment without records is removed: the next
-    /// segment needs its name.
-    fn cut(&mut self, segment: &SegmentFile, scanned: &Scanned) -> io::Result<Option<Segment>> {
-        let file = &*segment.file;
-        if scanned.end <= SEGMENT_HEADER_BYTES {
+    /// segment needs its name. Without space for that, files give theirs that hold nothing that waits; if that does not
+    /// do, the tail is left to the writer.
+    fn cut(
+        &mut self,
+        segment: &SegmentFile,
+        scanned: Scanned,
+        listing: &mut Listing,
+    ) -> io::Result<Option<Segment>> {
+        let end = scanned.end;
+        if end <= SEGMENT_HEADER_BYTES {
             self.fs.remove(&self.dir.join(&segment.name))?;
             self.fs.sync_dir(self.dir)?;
             return Ok(None);
         }
-        file.set_len(scanned.end)?;
-        match rewrite(file, scanned.last_group_at..scanned.end) {
-            // It was readable a moment ago. The reader will report it.
-            Err(error) if is_unreadable(&error) => {
-                tracing::error!(file = segment.name, %error, "cannot read the journal's last records again");
+        let tail = SegmentTail {
+            file: Arc::clone(&segment.file),
+            name: segment.name.clone(),
+            last_group: scanned.last_group_at..end,
+            summary: scanned.summary,
+        };
+        loop {
+            match tail.settle(self.id) {
+                Err(error) if is_no_space(&error) => {
+                    if listing.make_space(self.fs, self.dir, Some(self.id)) {
+                        continue;
+                    }
+                    tracing::error!(
+                        file = segment.name, %error,
+                        "no space to make the journal's last records durable; it is full until there is some"
+                    );
+                    self.unsettled = Some(tail);
+                }
+                settled => settled?,
             }
-            rewritten => rewritten?,
+            return Ok(Some(Segment { end, bytes: end, ..segment.whole() }));
         }
-        if let Err(error) = write_all(file, &scanned.summary.encode(self.id), SUMMARY_OFFSET) {
-            tracing::warn!(file = segment.name, %error, "cannot write the summary of a journal segment");
-        }
-        file.sync_all()?;
-        Ok(Some(Segment { end: scanned.end, bytes: scanned.end, ..segment.whole() }))
     }
-}
-
-/// Writes the same bytes again, so that a sync makes them durable.
-fn rewrite(file: &dyn FileHandle, bytes: Range<u64>) -> io::Result<()> {
-    let mut piece = vec![0; REWRITE_BYTES];
-    let mut at = bytes.start;
-    while at < bytes.end {
-        let wanted = usize::try_from(bytes.end - at).unwrap_or(REWRITE_BYTES).min(REWRITE_BYTES);
-        let read = read_patiently(file, &mut piece[..wanted], at)?;
-        if read == 0 {
-            return Err(io::ErrorKind::UnexpectedEof.into());
-        }
-        write_all(file, &piece[..read], at)?;
-        at += read as u64;
-    }
-    Ok(())
 }

@@ -19,7 +19,8 @@ use std::io;
 use std::time::Duration;
 
 use super::format::{held_name, kept_name};
-use super::segment_manager::{Freed, RETRY_INTERVAL, SegmentManager, note_failure, remaining};
+use super::freeing::{Freed, note_failure};
+use super::segment_manager::{RETRY_INTERVAL, SegmentManager, remaining};
 use super::segments::{KeptSegment, Phase, Segment, SegmentUnavailable, State};
 use crate::runtime::Stopwatch;
 

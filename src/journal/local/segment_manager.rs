@@ -77,16 +77,6 @@ pub(super) struct SegmentManager {
     pub(super) lock_checked: Stopwatch,
 }
 
-/// What has become of a segment that was freed.
-pub(super) enum Freed {
-    /// It is kept for a replay.
-    Kept(KeptSegment),
-    /// It is held.
-    Held,
-    /// It is a spare now; `None` if it was removed.
-    Spare(Option<Spare>),
-}
-
 enum Task {
     Prepare,
     Checkpoint { acked: u64, synced: u64 },
@@ -284,74 +274,7 @@ impl SegmentManager {
         }
     }
 
-    fn free(&mut self, segment: Segment) {
-        let freed = if self.quarantine.is_held(segment.first_seq) {
-            self.hold(&segment)
-        } else if self.retention.is_zero() {
-            self.reuse(&segment.name, segment.bytes == self.segment_bytes)
-        } else {
-            self.keep(&segment)
-        };
-        match freed {
-            Ok(Freed::Kept(kept)) => {
-                self.free_failed = None;
-                self.segments.lock().kept.push_back(kept);
-            }
-            Ok(Freed::Held) => {
-                self.free_failed = None;
-                self.quarantine.end_holding(segment.first_seq);
-                self.segments.lock().held.add(segment.bytes);
-            }
-            Ok(Freed::Spare(spare)) => {
-                self.free_failed = None;
-                self.add_freed(spare);
-            }
-            Err(error) => {
-                note_failure(&mut self.free_failed, &segment.name, &error);
-                self.segments.lock().live.push_front(segment);
-            }
-        }
-    }
-
-    /// Makes a spare of a file that is not needed any more, or removes it.
-    pub(super) fn reuse(&mut self, old_name: &str, is_whole: bool) -> io::Result<Freed> {
-        let reuse = is_whole && self.segments.lock().spares.len() < SPARES_MAX;
-        let path = self.dir.join(old_name);
-        // A spare that could not be opened would be of no use. Removing it needs no file descriptor.
-        let file = if reuse { self.fs.open(&path).ok() } else { None };
-        let name = self.spare_name();
-        let freed = match file {
-            Some(file) => {
-                let renamed = self.fs.rename(&path, &self.dir.join(&name));
-                renamed.map(|()| Some(Spare { name, file }))
-            }
-            None => self.fs.remove(&path).map(|()| None),
-        };
-        match freed {
-            // Somebody has removed it.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Freed::Spare(None)),
-            freed => freed.map(Freed::Spare),
-        }
-    }
-
-    /// Adds what has become of a freed segment, once its new name is durable. A file whose name may not be is not
-    /// reused: after a power failure it is a segment again.
-    pub(super) fn add_freed(&mut self, spare: Option<Spare>) {
-        if let Err(error) = self.open_dir.sync() {
-            tracing::error!(%error, "cannot sync the journal's directory");
-            if let Some(spare) = spare {
-                let _ = self.fs.remove(&self.dir.join(&spare.name));
-            }
-            self.segments.lock().files -= 1;
-            return;
-        }
-        match spare {
-            Some(spare) => self.add_spare(spare),
-            None => self.segments.lock().files -= 1,
-        }
-    }
-
-    fn add_spare(&mut self, spare: Spare) {
+    pub(super) fn add_spare(&mut self, spare: Spare) {
         self.spare_failed = None;
         self.segments.add_spare(spare);
         self.queue.reopen();
@@ -375,18 +298,10 @@ impl SegmentManager {
         }
     }
 
-    fn spare_name(&mut self) -> String {
+    pub(super) fn spare_name(&mut self) -> String {
         self.spare_number += 1;
         format!("{SPARE_PREFIX}{}", self.spare_number)
     }
-}
-
-/// Notes in `failed` that a file could not be freed. It is tried again.
-pub(super) fn note_failure(failed: &mut Option<Stopwatch>, name: &str, error: &io::Error) {
-    if failed.is_none() {
-        tracing::error!(file = name, %error, "cannot free a journal segment, retrying every second");
-    }
-    *failed = Some(Stopwatch::start());
 }
 
 pub(super) fn remaining(since: Option<Stopwatch>, interval: Duration) -> Duration {

@@ -15,6 +15,7 @@ use super::format::{
     segment_header, segment_name,
 };
 use super::segment_summary::SegmentSummary;
+use super::segment_tail::SegmentTail;
 use super::segments::{FinishedSegment, Segment, SegmentUnavailable, Segments, Spare};
 use super::write_watch::WriteWatch;
 use super::{RecordOwner, clamped};
@@ -45,6 +46,8 @@ pub(super) struct Writer {
     pub(super) watch: Arc<WriteWatch>,
     /// The seq of the next record.
     pub(super) next_seq: u64,
+    /// The tail that recovery had no space for.
+    pub(super) unsettled: Option<SegmentTail>,
     /// The segment it writes to; `None` before the first append.
     pub(super) open: Option<OpenSegment>,
     /// Whether the disk was full at the last write.
@@ -134,6 +137,7 @@ impl Writer {
 
     /// Writes and syncs the frames: at once, or in two groups where a segment ends between them.
     fn write(&mut self, frames: &mut [u8]) -> Result<(), SegmentUnavailable> {
+        self.settle()?;
         let mut rest = frames;
         while !rest.is_empty() {
             let (next_bytes, _) = peek_frame(rest);
@@ -148,6 +152,19 @@ impl Writer {
             rest = behind;
         }
         Ok(())
+    }
+
+    /// Makes the last records of the last run durable, if recovery could not. Nothing is written behind them before.
+    fn settle(&mut self) -> Result<(), SegmentUnavailable> {
+        let Some(tail) = &self.unsettled else { return Ok(()) };
+        match tail.settle(self.id) {
+            Ok(()) => {
+                self.unsettled = None;
+                Ok(())
+            }
+            Err(error) if is_no_space(&error) => Err(SegmentUnavailable::DiskFull),
+            Err(error) => Err(failed("write the journal's last records again", &error)),
+        }
     }
 
     /// Bytes left in the open segment.

@@ -3,6 +3,7 @@
 mod backup;
 mod damage;
 mod faults;
+mod full_at_start;
 mod held;
 mod model;
 mod poison;

@@ -12,6 +12,7 @@ pub(super) const NO_FAULTS: Faults = Faults {
     hanging_syncs: false,
     failing_checkpoints: false,
     full_from: None,
+    full_beside: None,
     unreadable: None,
     unreadable_checkpoint: false,
     unopenable: None,
@@ -47,6 +48,8 @@ pub(super) struct Faults {
     /// No byte of a segment from this offset on can be written: `ENOSPC`, as on a file system that never overwrites in
     /// place.
     pub(super) full_from: Option<usize>,
+    /// No byte of any file can be written while there is a file with this in its name: `ENOSPC`.
+    pub(super) full_beside: Option<&'static str>,
     /// Reads of segments that touch these bytes fail with `EIO`.
     pub(super) unreadable: Option<Range<usize>>,
     /// Reads of other files, that is of the checkpoint, fail with `EIO`.

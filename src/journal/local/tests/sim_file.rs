@@ -47,6 +47,11 @@ impl FileHandle for SimFile {
             }
             end = end.min(full_from);
         }
+        if let Some(part) = state.faults.full_beside
+            && state.names.keys().any(|path| path.to_str().unwrap().contains(part))
+        {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
         let count = end - start;
         if state.faults.no_space && end > state.files[self.file].cached.len() {
             return Err(io::ErrorKind::StorageFull.into());
