@@ -12,7 +12,7 @@ metrics! {
         /// Events that the store rejected because of their content.
         @core events_unstorable_total: Counter,
         /// Journal records that this version cannot decode; they are quarantined.
-        hookgate_records_undecodable_total: Counter,
+        @core hookgate_records_undecodable_total: Counter,
         /// Deliveries created for stored events.
         @core deliveries_planned_total: Counter,
         /// Events in the journal that are not stored yet, by the priority they are stored with.
