@@ -11,6 +11,7 @@
 //! | 20 | 8 | seq of the first record |
 //! | 28 | 4 | CRC32C of the above |
 //! | 512 | | summary, once the segment is finished: see [`super::segment_summary`] |
+//! | 3840 | | mark, if the segment is held: see [`super::holds`] |
 //! | 4096 | | frames, one after the other |
 //!
 //! The header has a block of its own, so that no write of a record can tear it. It repeats the name, so a damaged

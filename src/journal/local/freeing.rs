@@ -20,7 +20,7 @@ pub(super) enum Freed {
 impl SegmentManager {
     /// Frees a segment, which was taken from the list.
     pub(super) fn free(&mut self, segment: Segment) {
-        let freed = if self.quarantine.is_held(segment.first_seq) {
+        let freed = if self.quarantine.holds.is_held(segment.first_seq) {
             self.hold(&segment)
         } else if self.retention.is_zero() {
             self.reuse(&segment.name, segment.bytes == self.segment_bytes)
@@ -34,7 +34,7 @@ impl SegmentManager {
             }
             Ok(Freed::Held) => {
                 self.free_failed = None;
-                self.quarantine.end_holding(segment.first_seq);
+                self.quarantine.holds.end(segment.first_seq);
                 self.segments.lock().held.add(segment.bytes);
             }
             Ok(Freed::Spare(spare)) => {

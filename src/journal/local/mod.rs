@@ -58,6 +58,7 @@ mod freeing;
 mod group_commit;
 mod handle;
 mod held_bytes;
+mod holds;
 mod in_flight;
 mod journal_records;
 mod listing;

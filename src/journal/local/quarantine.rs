@@ -2,10 +2,10 @@
 //! to `damaged/`, and skipped.
 //!
 //! Reporting and skipping always succeed. The copy is for an expert: where it is impossible, on a full disk, say, or
-//! beyond the bounds of [`Copies`], the report says that there is none. What is damaged is lost then. A record that is
+//! beyond the bounds of [`QuarantineCopies`], the report says that there is none. What is damaged is lost then. A record that is
 //! whole and cannot be decoded is not: its segment is held for a version that can.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::VecDeque;
 use std::io;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -14,7 +14,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use super::QUARANTINE_DIR;
 use super::file_system::{FileHandle, FileSystem, read_past_damage, write_all};
 use super::format::{JournalId, parse_segment_name, segment_name};
-use super::quarantine_copies::{CopiedFiles, Copies};
+use super::holds::Holds;
+use super::quarantine_copies::{CopiedFiles, QuarantineCopies};
 use crate::journal::metrics::JournalMetrics;
 use crate::journal::{Place, Record};
 
@@ -43,7 +44,8 @@ pub struct Damage {
 pub(super) struct Quarantine {
     fs: Arc<dyn FileSystem>,
     dir: PathBuf,
-    copies: Copies,
+    copies: QuarantineCopies,
+    pub(super) holds: Holds,
     metrics: Arc<JournalMetrics>,
     state: Mutex<State>,
 }
@@ -64,6 +66,9 @@ impl LocalQuarantine {
         let Place { segment, offset } = record.place;
         let name = segment_name(segment, self.id);
         let quarantined = self.quarantine.record(&format!("{name}-{offset}"), &record.payload)?;
+        if quarantined.is_none() {
+            self.quarantine.holds.hold(segment, self.id)?;
+        }
         let seq = record.seq.get();
         let undecodable = Damage {
             file: self.quarantine.dir.join(&name),
@@ -72,16 +77,7 @@ impl LocalQuarantine {
             seqs: seq..seq + 1,
             quarantined: quarantined.clone(),
         };
-        let mut state = self.quarantine.lock();
-        remember(&mut state.undecodable, undecodable);
-        let is_first_held = quarantined.is_none() && state.held.insert(segment);
-        drop(state);
-        if is_first_held {
-            tracing::error!(
-                file = %self.quarantine.dir.join(&name).display(),
-                "a record of this segment can be neither decoded nor copied: the segment is held, and not given up"
-            );
-        }
+        remember(&mut self.quarantine.lock().undecodable, undecodable);
         tracing::error!(
             file = %self.quarantine.dir.join(name).display(),
             offset,
@@ -93,7 +89,7 @@ impl LocalQuarantine {
         Ok(())
     }
 
-    /// Copies bytes that nobody can store. Returns the copy, if one could be made.
+    /// QuarantineCopies bytes that nobody can store. Returns the copy, if one could be made.
     ///
     /// # Errors
     /// Only for want of file descriptors or memory.
@@ -109,11 +105,11 @@ impl LocalQuarantine {
 /// What the quarantine holds: the copies in `damaged/`, and what this run has reported.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct QuarantineContents {
-    /// Copies.
+    /// QuarantineCopies.
     pub files: u64,
     /// Their bytes.
     pub bytes: u64,
-    /// Copies and reports, by file and offset.
+    /// QuarantineCopies and reports, by file and offset.
     pub entries: Vec<QuarantineEntry>,
     /// Whether there are more.
     pub has_more: bool,
@@ -141,8 +137,6 @@ struct State {
     damaged: VecDeque<Damage>,
     /// Records that were read and could not be decoded. They are kept apart, lest they push damage out.
     undecodable: VecDeque<Damage>,
-    /// The first seqs of segments with records that could be neither decoded nor copied. At most every segment is.
-    held: BTreeSet<u64>,
 }
 
 impl Quarantine {
@@ -151,7 +145,8 @@ impl Quarantine {
         Self {
             fs: Arc::clone(fs),
             dir: dir.to_owned(),
-            copies: Copies::new(fs, &dir.join(QUARANTINE_DIR)),
+            holds: Holds::new(fs, dir),
+            copies: QuarantineCopies::new(fs, &dir.join(QUARANTINE_DIR)),
             metrics: Arc::clone(metrics),
             state: Mutex::default(),
         }
@@ -257,22 +252,12 @@ impl Quarantine {
         damage
     }
 
-    /// Copies bytes. Returns the copy, if one could be made.
+    /// QuarantineCopies bytes. Returns the copy, if one could be made.
     ///
     /// # Errors
     /// Only for want of file descriptors or memory.
     pub(super) fn record(&self, name: &str, bytes: &[u8]) -> io::Result<Option<PathBuf>> {
         self.copies.make(name, bytes.len() as u64, |copy| write_all(copy, bytes, 0))
-    }
-
-    /// Whether the segment of this first seq has a record that could be neither decoded nor copied.
-    pub(super) fn is_held(&self, segment: u64) -> bool {
-        self.lock().held.contains(&segment)
-    }
-
-    /// Notes that a segment is under the name of a held one.
-    pub(super) fn end_holding(&self, segment: u64) {
-        self.lock().held.remove(&segment);
     }
 
     /// Moves a whole file to quarantine, because the journal needs its name.
@@ -324,7 +309,7 @@ fn origin_of(copy: &str) -> Option<(String, u64)> {
     Some((segment.to_owned(), offset.parse().ok()?))
 }
 
-/// Copies bytes; those that cannot be read are 0xff in the copy.
+/// QuarantineCopies bytes; those that cannot be read are 0xff in the copy.
 fn copy_range(from: &dyn FileHandle, to: &dyn FileHandle, bytes: Range<u64>) -> io::Result<()> {
     let mut at = bytes.start;
     while at < bytes.end {

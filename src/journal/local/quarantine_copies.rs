@@ -18,7 +18,7 @@ const FILES_MAX: u64 = 1_000;
 const UNFINISHED_SUFFIX: &str = ".unfinished";
 
 /// Makes and counts them.
-pub(super) struct Copies {
+pub(super) struct QuarantineCopies {
     fs: Arc<dyn FileSystem>,
     dir: PathBuf,
     /// `None` until they could be counted.
@@ -38,7 +38,7 @@ impl CopiedFiles {
     }
 }
 
-impl Copies {
+impl QuarantineCopies {
     /// The copies in the directory `dir`.
     pub(super) fn new(fs: &Arc<dyn FileSystem>, dir: &Path) -> Self {
         Self { fs: Arc::clone(fs), dir: dir.to_owned(), held: Mutex::default() }

@@ -200,6 +200,7 @@ impl Recovery<'_> {
                     return Err(JournalError::Format { path, version });
                 }
             };
+            self.quarantine.holds.recover(&block, first_seq, id);
             let summary = block.get(SUMMARY_OFFSET_IN_BLOCK..).unwrap_or_default();
             let summary = SegmentSummary::decode(summary, self.id, first_seq);
             files.push(SegmentFile { first_seq, name, file, bytes, header_is_sound, summary });

@@ -1,6 +1,7 @@
 //! Segments that are held: a record of them could be neither decoded nor copied.
 
 use super::sim_disk::SimDisk;
+use super::sim_faults::{Faults, NO_FAULTS};
 use super::*;
 use crate::journal::{AppendError, JournalRecords};
 
@@ -74,6 +75,25 @@ fn segment_of_an_undecodable_record_without_a_copy_is_held_and_can_be_replayed()
     assert!(numbers.starts_with(&[3, 4, 5, 6]), "{numbers:?}");
     assert_eq!((records.lost().stored, records.lost().waiting), (0, 0), "given up, not lost");
     assert_eq!(records.extent().oldest, 3);
+}
+
+/// A crash after the acknowledgement and before the segment has the name of a held one.
+#[test]
+fn segment_is_held_that_a_crash_left_under_its_old_name() {
+    let disk = with_full_quarantine();
+    let (journal, mut reader) = open_small(&disk, 8);
+    disk.set_faults(Faults { failing_frees: true, ..NO_FAULTS });
+    block_on(store(&journal, &mut reader, 1..9, &[3, 8]));
+    drop((journal, reader));
+    assert_eq!(disk.files(".held").len(), 0);
+
+    let disk = disk.power_cycle(|| false);
+    let (journal, mut reader) = open_small(&disk, 8);
+    until("they are held, the last one, too", || disk.files(".held").len() == 2);
+    // Their successors in the same journal are not.
+    block_on(store(&journal, &mut reader, 9..41, &[]));
+    until("the others are freed", || disk.files(".segment").len() == 1);
+    assert_eq!(disk.files(".held").len(), 2);
 }
 
 #[test]

@@ -103,7 +103,7 @@ fn record_without_a_file_descriptor_for_its_copy_is_not_reported_yet() {
     assert_eq!(quarantine.contents(10).unwrap().entries, []);
     undecodable.record(&record, "a trial").unwrap();
     assert_eq!(quarantine.contents(10).unwrap().files, 1);
-    assert!(!quarantine.is_held(1));
+    assert!(!quarantine.holds.is_held(1));
 }
 
 #[test]
