@@ -89,7 +89,7 @@ impl LocalQuarantine {
         Ok(())
     }
 
-    /// QuarantineCopies bytes that nobody can store. Returns the copy, if one could be made.
+    /// Copies bytes that nobody can store. Returns the copy, if one could be made.
     ///
     /// # Errors
     /// Only for want of file descriptors or memory.
@@ -105,11 +105,11 @@ impl LocalQuarantine {
 /// What the quarantine holds: the copies in `damaged/`, and what this run has reported.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct QuarantineContents {
-    /// QuarantineCopies.
+    /// Copies.
     pub files: u64,
     /// Their bytes.
     pub bytes: u64,
-    /// QuarantineCopies and reports, by file and offset.
+    /// Copies and reports, by file and offset.
     pub entries: Vec<QuarantineEntry>,
     /// Whether there are more.
     pub has_more: bool,
@@ -252,7 +252,7 @@ impl Quarantine {
         damage
     }
 
-    /// QuarantineCopies bytes. Returns the copy, if one could be made.
+    /// Copies bytes. Returns the copy, if one could be made.
     ///
     /// # Errors
     /// Only for want of file descriptors or memory.
@@ -309,7 +309,7 @@ fn origin_of(copy: &str) -> Option<(String, u64)> {
     Some((segment.to_owned(), offset.parse().ok()?))
 }
 
-/// QuarantineCopies bytes; those that cannot be read are 0xff in the copy.
+/// Copies bytes; those that cannot be read are 0xff in the copy.
 fn copy_range(from: &dyn FileHandle, to: &dyn FileHandle, bytes: Range<u64>) -> io::Result<()> {
     let mut at = bytes.start;
     while at < bytes.end {
