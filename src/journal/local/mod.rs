@@ -39,6 +39,7 @@
 //! - A torn tail is cut. Damage before it, and bytes that the disk cannot return, are reported with file and offset,
 //!   quarantined in `damaged/` as far as there is space, and skipped: the records behind them are read. Recovery looks
 //!   at the first and the last segment; the reader meets damage in the others.
+//! - A record that its reader cannot decode is copied there, too; without a copy its segment is held ([`holds`]).
 //!
 //! **Invariant:** group N+1 is not written before group N is synced.
 //!
