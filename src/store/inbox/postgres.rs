@@ -9,7 +9,7 @@ use super::{
 };
 use crate::domain::{OrgId, Timestamp};
 use crate::store::engine::{
-    Args, Dialect, Engine, PostgresEngine, Row, Tx, Value, answered, args, column, timestamptz,
+    Args, Dialect, Engine, PgSession, PostgresEngine, Row, Tx, Value, answered, args, column, timestamptz,
 };
 use crate::store::{Result, Store, claims};
 
@@ -132,11 +132,36 @@ pub(super) async fn settle(
 ) -> Result<Vec<SettledRow>> {
     let statement = "WITH keys AS MATERIALIZED (
              SELECT d.* FROM unnest($1::uuid[], $2::uuid[], $3::uuid[])
+///
+/// A delivery that another consumer receives at the same moment is locked in its new version, which a statement that
+/// began before cannot delete. The statement after it can, and the lock keeps everybody else away until then.
                  AS v (org_id, endpoint_id, event_id)
              CROSS JOIN LATERAL (
                  SELECT d.org_id, d.created_at, d.id FROM pending_deliveries d
                  WHERE d.endpoint_id = v.endpoint_id AND d.event_id = v.event_id AND d.attempts > 0
                    AND d.org_id IS NOT DISTINCT FROM v.org_id
+    const STATEMENTS_MAX: usize = 2;
+    let mut tx = store.engine.begin().await?;
+    let mut settled = Vec::new();
+    for _ in 0..STATEMENTS_MAX {
+        let locked = settle_once(tx.postgres()?, settles, now).await?;
+        let is_complete = locked.iter().all(Option::is_some);
+        settled.extend(locked.into_iter().flatten());
+        if is_complete {
+            break;
+        }
+    }
+    count(store, &mut tx, &settled, now).await?;
+    tx.commit().await?;
+    Ok(settled)
+}
+
+/// Settles what it can and returns the deliveries that it has locked, `None` for each that it could not settle.
+async fn settle_once(
+    session: &mut PgSession,
+    settles: &[InboxSettle],
+    now: Timestamp,
+) -> Result<Vec<Option<SettledRow>>> {
              ) d
          ), held AS MATERIALIZED (
              SELECT d.* FROM (SELECT * FROM keys ORDER BY org_id, created_at, id) k
@@ -155,12 +180,11 @@ pub(super) async fn settle(
              SELECT org_id, created_at, id, event_id, event_received_at, endpoint_id, replay_of,
                     'delivered', attempts, $4, type_key
              FROM taken
-             RETURNING 1
+             RETURNING org_id, id
          )
-         SELECT org_id, id, endpoint_id, event_id, event_received_at FROM taken
-         WHERE (SELECT count(*) FROM finished) >= 0";
-    let mut tx = store.engine.begin().await?;
-    let session = tx.postgres()?;
+         SELECT h.org_id, h.id, h.endpoint_id, h.event_id, h.event_received_at,
+                f.id IS NOT NULL AS is_settled
+         FROM held h LEFT JOIN finished f ON f.org_id = h.org_id AND f.id = h.id";
     let rows = answered(
         session.host(),
         sqlx::query(AssertSqlSafe(statement))
@@ -172,9 +196,9 @@ pub(super) async fn settle(
             .fetch_all(session.connection()?),
     )
     .await?;
-    let settled = rows.into_iter().map(|row| SettledRow::read(&Row::Postgres(row)));
-    let settled = settled.collect::<Result<Vec<_>>>()?;
-    count(store, &mut tx, &settled, now).await?;
-    tx.commit().await?;
-    Ok(settled)
+    let read = |row: Row| {
+        let is_settled: bool = row.get("is_settled")?;
+        is_settled.then(|| SettledRow::read(&row)).transpose()
+    };
+    rows.into_iter().map(Row::Postgres).map(read).collect()
 }

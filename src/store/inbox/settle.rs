@@ -90,11 +90,14 @@ fn give_back_sql(dialect: Dialect) -> String {
              WHERE (org_id, created_at, id) IN (SELECT d.org_id, d.created_at, d.id {found})
              RETURNING {RETURNING}"
         ),
+        // By key, not by place: another consumer that receives one of them meanwhile moves its row.
         Dialect::Postgres => format!(
             "WITH held AS MATERIALIZED (
-                 SELECT d.ctid AS place {found} ORDER BY d.org_id, d.created_at, d.id FOR UPDATE
+                 SELECT d.org_id AS held_org, d.created_at AS held_at, d.id AS held_id {found}
+                 ORDER BY d.org_id, d.created_at, d.id FOR UPDATE
              )
-             UPDATE pending_deliveries d SET {SET} FROM held h WHERE d.ctid = h.place
+             UPDATE pending_deliveries d SET {SET} FROM held h
+             WHERE d.org_id = h.held_org AND d.created_at = h.held_at AND d.id = h.held_id
              RETURNING {RETURNING}"
         ),
     }

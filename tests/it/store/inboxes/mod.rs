@@ -1,6 +1,7 @@
 //! Inboxes: what consumers receive, settle and give back.
 
 mod lifecycle;
+mod meeting;
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -368,6 +369,7 @@ async fn dead_delivery_that_is_retried_is_received_as_often_as_a_new_one(subject
     let filter = DeadLetterFilter { endpoint_id: Some(inbox.id), ..ALL_LETTERS };
     let letters = subject.store.dead_letters(org, &filter, FIRST_PAGE).await.unwrap();
     let delivery = letters.data[0].delivery_id.unwrap();
+    store.give_back(org, request(&inbox, at(1)), &received[50..], at(1)).await.unwrap();
     subject.store.retry_delivery(org, delivery, &Actor::CLI, at(now)).await.unwrap().unwrap();
     exhaust(subject, org, &inbox, now).await;
     let by_type = subject.store.types_window(org, None, always()).await.unwrap().outcomes;
