@@ -8,6 +8,7 @@ mod by_id;
 mod copies;
 mod endpoint_changes;
 mod endpoints_by_type;
+mod late;
 mod locked_orgs;
 mod org_endpoints;
 mod payloads;

@@ -9,6 +9,7 @@ use sqlx::postgres::types::PgInterval;
 use sqlx::{Arguments, Encode, Postgres, Type};
 use uuid::Uuid;
 
+use super::late::{self, is_late};
 use super::locked_orgs::{OrgStates, org_states, version};
 use super::plan::{self, BatchPlan, DedupPass, PendingRow};
 use super::postgres_sql::{INSERT, WRITE, WRITE_NEW};
@@ -54,8 +55,8 @@ struct Written {
 }
 
 impl Store {
-    /// One round trip, unless the endpoints of an organisation have changed since the batch was planned, or a
-    /// dedup id is used twice in it.
+    /// One round trip, unless the endpoints of an organisation have changed since the batch was planned, a dedup id
+    /// is used twice in it, or an event is late.
     pub(super) async fn persist_postgres(
         &self,
         engine: &PostgresEngine,
@@ -67,7 +68,7 @@ impl Store {
         let [pass] = &passes[..] else {
             return self.persist_passes(batch, &passes, logged, now).await;
         };
-        if !logged.is_empty() {
+        if !logged.is_empty() || batch.events.iter().any(|event| is_late(event, now)) {
             return self.persist_passes(batch, &passes, logged, now).await;
         }
         let version = |org| batch.endpoints.get(&org).map_or(-1, |known| version(known));
@@ -138,6 +139,7 @@ impl Store {
             let rows = plan::rows_of(&rows, &kept);
             persisted.add(&write_pass(tx.postgres()?, &kept, &rows, options).await?, &plan);
         }
+        late::note(&mut tx, batch.events, now).await?;
         changes::log(&mut tx, logged, now).await?;
         tx.commit().await?;
         persisted.duplicates = batch.events.len() - persisted.stored - persisted.dropped;

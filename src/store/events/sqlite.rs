@@ -10,7 +10,7 @@ use sqlx::sqlite::SqliteArguments;
 
 use super::plan::{self, BatchPlan, DedupPass, PendingRow};
 use super::sqlite_deltas::{insert_deltas, push_deltas};
-use super::{COLUMNS, EventBatch, Persisted, SHORT_WEIGHT_MAX, org_endpoints};
+use super::{COLUMNS, EventBatch, Persisted, SHORT_WEIGHT_MAX, late, org_endpoints};
 use crate::domain::{Event, EventId, Lease, OrgId, Timestamp};
 use crate::store::engine::{
     Answer, MultiRow, ROWS_MAX, Row, Script, SqliteEngine, SqliteTx, id_list,
@@ -61,6 +61,7 @@ impl Store {
             if is_short { self.engine.begin().await? } else { self.engine.begin_long().await? };
         let logged = self.logged_events(batch.events);
         if let Some(persisted) = self.persist_new(tx.sqlite()?, batch, now).await? {
+            late::note(&mut tx, batch.events, now).await?;
             changes::log(&mut tx, logged, self.due(now)).await?;
             tx.commit().await?;
             return Ok(persisted);
@@ -74,6 +75,7 @@ impl Store {
         let stale = org_endpoints::load(&mut tx, &self.keyring, &stale).await?;
         let plan = BatchPlan::new(batch, stale);
         let mut persisted = self.persist_plan(tx.sqlite()?, batch, &plan, is_dropped, now).await?;
+        late::note(&mut tx, batch.events, now).await?;
         changes::log(&mut tx, logged, self.due(now)).await?;
         tx.commit().await?;
         persisted.stale = plan.into_stale();

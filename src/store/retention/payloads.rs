@@ -2,7 +2,7 @@
 //!
 //! How far an organisation's payloads are removed is a row of `payload_removals`, so that a round reads what has become
 //! too old since the round before. Events that a pending delivery needs at that time are noted in `payloads_in_use`,
-//! and looked at in each round until it is finished.
+//! and looked at in each round until it is finished. So are events that were stored late, after a round had passed them.
 
 use uuid::Uuid;
 
@@ -24,43 +24,57 @@ const LOOKED_AT_ONCE: usize = 1_000;
 impl Round<'_> {
     /// Removes the payloads of events that were accepted before `before`.
     pub(super) async fn remove_payloads(&mut self, org: OrgId, before: Timestamp) -> Result<()> {
-        let sql = "SELECT until FROM payload_removals WHERE org_id = $1";
-        let done = self.store.engine.find(sql, args![org], |row| row.get("until")).await?;
-        let mut after = (done.unwrap_or(START_OF_TIME), Uuid::nil());
+        let mut after = (self.payloads_removed_until(org).await?, Uuid::nil());
         while after.0 < before {
             let step = Stopwatch::start();
             let mut tx = self.begin_step().await?;
+            lock_mark(&mut tx, org).await?;
             let max = (self.rows_per_step() / PART_OF_ROWS).max(1);
             let keys = event_keys(&mut tx, org, (after, before), max).await?;
             after = keys.last().copied().unwrap_or((before, Uuid::nil()));
             let unneeded = note_needed(&mut tx, org, keys).await?;
             remove(&mut tx, org, &unneeded).await?;
-            let sql = "INSERT INTO payload_removals (org_id, until) VALUES ($1, $2)
-                       ON CONFLICT (org_id) DO UPDATE SET until = excluded.until";
+            let sql = "UPDATE payload_removals SET until = $2 WHERE org_id = $1";
             tx.execute(sql, args![org, after.0]).await?;
             tx.commit().await?;
             self.report.payloads += unneeded.len() as u64;
             self.pause(&step).await;
         }
-        self.remove_payloads_in_use(org).await?;
+        self.remove_payloads_in_use(org, before).await?;
         self.remove_records(org, before).await
     }
 
-    /// Removes the payloads that were in use when their time came and are not any more.
-    async fn remove_payloads_in_use(&mut self, org: OrgId) -> Result<()> {
+    /// Until when payloads are removed. From now on there is a row that says so.
+    async fn payloads_removed_until(&self, org: OrgId) -> Result<Timestamp> {
+        let sql = "SELECT until FROM payload_removals WHERE org_id = $1";
+        let read = |row: &Row| row.get("until");
+        if let Some(until) = self.store.engine.find(sql, args![org], read).await? {
+            return Ok(until);
+        }
+        let mut tx = self.begin_step().await?;
+        let insert = "INSERT INTO payload_removals (org_id, until) VALUES ($1, $2)
+                      ON CONFLICT (org_id) DO NOTHING";
+        tx.execute(insert, args![org, START_OF_TIME]).await?;
+        tx.commit().await?;
+        Ok(START_OF_TIME)
+    }
+
+    /// Removes the payloads of events that are noted and that nothing needs any more: they were in use when their time
+    /// came, or were stored later.
+    async fn remove_payloads_in_use(&mut self, org: OrgId, before: Timestamp) -> Result<()> {
         let mut after = (START_OF_TIME, Uuid::nil());
         loop {
             let step = Stopwatch::start();
             let dialect = self.store.engine.dialect();
             let sql = format!(
                 "SELECT received_at, event_id AS id, {} AS needed FROM payloads_in_use u
-                 WHERE org_id = $1 AND (received_at, event_id) > ($2, $3)
+                 WHERE org_id = $1 AND (received_at, event_id) > ($2, $3) AND received_at < $5
                  ORDER BY received_at, event_id LIMIT $4",
                 is_needed(dialect, "u.org_id", "u.event_id", "u.received_at")
             );
             let read =
                 |row: &Row| Ok(((row.get("received_at")?, row.get("id")?), row.get("needed")?));
-            let args = args![org, after.0, after.1, LOOKED_AT_ONCE];
+            let args = args![org, after.0, after.1, LOOKED_AT_ONCE, before];
             let found: Vec<(EventKey, bool)> = self.store.engine.list(sql, args, read).await?;
             let Some((last, _)) = found.last().copied() else { return Ok(()) };
             after = last;
@@ -101,6 +115,15 @@ impl Round<'_> {
             self.pause(&step).await;
         }
     }
+}
+
+/// Locks the mark of an organisation until the end of the step. A transaction that stores late events reads it under a
+/// lock, too: either it has ended, and this step finds its events, or it sees where this step has moved the mark.
+async fn lock_mark(tx: &mut Tx<'_>, org: OrgId) -> Result<()> {
+    let lock = tx.dialect().lock(" FOR UPDATE");
+    let sql = format!("SELECT until FROM payload_removals WHERE org_id = $1{lock}");
+    tx.optional(sql, args![org]).await?;
+    Ok(())
 }
 
 /// Notes the events that pending deliveries need, and returns the others.

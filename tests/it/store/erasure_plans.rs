@@ -103,14 +103,17 @@ async fn removal_of_payloads_reads_no_deliveries_of_other_events(subject: &Subje
     let insert = "INSERT INTO payloads_in_use (org_id, received_at, event_id)
                   SELECT org_id, received_at, id FROM events WHERE account_id = 'few'";
     subject.raw(insert, insert).await;
+    let until = "INSERT INTO payload_removals (org_id, until) SELECT id, ";
+    let (sqlite, postgres) = ("4102444800000000 FROM orgs", "timestamptz '2100-01-01Z' FROM orgs");
+    subject.raw(&format!("{until}{sqlite}"), &format!("{until}{postgres}")).await;
     let finish = "DELETE FROM pending_deliveries";
     subject.raw(finish, finish).await;
     let config = RetentionConfig {
-        payload_retention: Some(Duration::from_hours(24 * 30)),
+        payload_retention: Some(Duration::from_hours(24)),
         ..RetentionConfig::default()
     };
     let (store, plans) = subject.store.recording_plans();
-    let report = store.system().enforce_retention(&config, at(86_400)).await.unwrap();
+    let report = store.system().enforce_retention(&config, at(86_400 + 5_000)).await.unwrap();
     assert_eq!(report.payloads, 2);
     let left = "SELECT count(*) FROM events WHERE length(payload) = 0";
     assert_eq!(subject.count(left).await, 2, "{org}");

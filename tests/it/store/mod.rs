@@ -26,6 +26,7 @@ mod idempotency;
 mod inboxes;
 mod isolation;
 mod keys;
+mod late_events;
 mod list_work;
 mod maintenance;
 mod ordered;

@@ -30,7 +30,7 @@ on_both!(
 const DAY: i64 = 86_400;
 const DAYS: Duration = Duration::from_hours(24);
 
-fn day(number: i64) -> Timestamp {
+pub(super) fn day(number: i64) -> Timestamp {
     at(number * DAY + 60)
 }
 
@@ -38,12 +38,21 @@ fn keep(days: u32) -> RetentionConfig {
     RetentionConfig { retention: Some(DAYS * days), ..RetentionConfig::default() }
 }
 
-async fn enforce(subject: &Subject, config: &RetentionConfig, now: Timestamp) -> RetentionReport {
+pub(super) async fn enforce(
+    subject: &Subject,
+    config: &RetentionConfig,
+    now: Timestamp,
+) -> RetentionReport {
     subject.store.system().enforce_retention(config, now).await.unwrap()
 }
 
 /// Stores an event for each of these days, and delivers what is due, or gives it up.
-async fn events_of(subject: &Subject, org: OrgId, days: &[i64], decision: Decision) -> Vec<Event> {
+pub(super) async fn events_of(
+    subject: &Subject,
+    org: OrgId,
+    days: &[i64],
+    decision: Decision,
+) -> Vec<Event> {
     let events: Vec<Event> =
         days.iter().map(|number| some_event(org, "a.b", day(*number))).collect();
     persist(subject, &events, day(*days.last().unwrap())).await;
@@ -51,7 +60,7 @@ async fn events_of(subject: &Subject, org: OrgId, days: &[i64], decision: Decisi
     events
 }
 
-async fn finish(subject: &Subject, now: Timestamp, decision: Decision) {
+pub(super) async fn finish(subject: &Subject, now: Timestamp, decision: Decision) {
     let leased = claim(subject, 1_000, now).await;
     let outcomes: Vec<_> =
         leased.iter().map(|leased| outcome(leased, decision.clone(), now)).collect();
@@ -63,7 +72,7 @@ async fn listed(subject: &Subject, org: OrgId) -> Vec<Timestamp> {
     events.data.iter().rev().map(|event| event.received_at).collect()
 }
 
-async fn rows(subject: &Subject, table: &str) -> i64 {
+pub(super) async fn rows(subject: &Subject, table: &str) -> i64 {
     subject.count(&format!("SELECT count(*) FROM {table}")).await
 }
 
