@@ -69,22 +69,25 @@ pub(super) async fn erase_events(
             tx.dialect().not_indexed("org_id")
         );
         let of_events = args![keys.ids.clone(), keys.oldest, keys.newest, org];
+        let mut counted = Vec::new();
+        if is_single {
+            let sql = format!("{sql} RETURNING {}", CountedEvent::COLUMNS);
+            counted = tx.list(sql, of_events.clone(), CountedEvent::read).await?;
+            erased.events += counted.len() as u64;
+        } else {
+            erased.events += tx.execute(sql, of_events.clone()).await?;
+        }
         if table == "events" && tx.dialect() == Dialect::Postgres {
-            // A copy that is held already, since its day could not be dropped yet, is not counted beside its event.
+            // A copy that is held already, since its day could not be dropped yet, is not counted beside its event. It goes
+            // after the event, which retention locks while it makes a copy.
             let sql = format!(
                 "DELETE FROM held_events WHERE {} AND received_at BETWEEN $2 AND $3 AND org_id = $4",
                 tx.dialect().any("id", "$1"),
             );
-            tx.execute(sql, of_events.clone()).await?;
+            tx.execute(sql, of_events).await?;
         }
-        if is_single {
-            let sql = format!("{sql} RETURNING {}", CountedEvent::COLUMNS);
-            for event in tx.list(sql, of_events, CountedEvent::read).await? {
-                erased.events += 1;
-                uncount_one(store, tx, org, event).await?;
-            }
-        } else {
-            erased.events += tx.execute(sql, of_events).await?;
+        for event in counted {
+            uncount_one(store, tx, org, event).await?;
         }
         delete_by_key(tx, "payloads_in_use", ("received_at", "event_id"), org, &keys).await?;
         return Ok(true);

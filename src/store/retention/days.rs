@@ -65,7 +65,8 @@ impl Round<'_> {
     }
 
     /// Copies the events of a day that pending deliveries need, at most [`HELD_PER_ORG`] of each organisation. A
-    /// delivery that is planned from now on, or beyond the bound, finds no event, and expires when it is claimed.
+    /// delivery that is planned from now on, or beyond the bound, finds no event, and expires when it is claimed. The
+    /// lock keeps an event from being copied while it is erased.
     async fn hold_needed(&self, day: Date) -> Result<()> {
         let Some(next_day) = day.next_day() else { return Ok(()) };
         let begin = |day: Date| Timestamp::from(OffsetDateTime::new_utc(day, Time::MIDNIGHT));
@@ -87,7 +88,8 @@ impl Round<'_> {
                  ) k
              ) k CROSS JOIN LATERAL (
                  SELECT * FROM {partition} e
-                 WHERE e.id = k.event_id AND e.received_at = k.event_received_at LIMIT 1
+                 WHERE e.id = k.event_id AND e.received_at = k.event_received_at
+                 LIMIT 1 FOR KEY SHARE
              ) e
              WHERE k.number <= $3
              ON CONFLICT DO NOTHING",

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use hookgate::config::RetentionConfig;
 use hookgate::domain::{Actor, Decision, DeliveryFilter, ErasureSubject, Event, Timestamp};
-use sqlx::Connection;
+use sqlx::{AssertSqlSafe, Connection, PgConnection};
+use tokio::task::JoinSet;
 
 use super::Subject;
 use super::fixtures::{
@@ -12,6 +13,7 @@ use super::fixtures::{
 };
 use super::rollup_ageing::erase_all;
 use super::rollups::fold;
+use crate::support::wait::until;
 
 const DAY: i64 = 86_400;
 
@@ -150,5 +152,66 @@ async fn event_that_is_held_although_its_day_stays_is_one_event() {
         ("event_types", "sum(events)::bigint"),
     ] {
         assert_eq!(subject.count(&format!("SELECT {counted} FROM {table}")).await, 1, "{table}");
+    }
+}
+
+/// Two events that pending deliveries need, and a transaction behind the store's back that has begun with this, of the
+/// first.
+async fn needed_events(begin: impl Fn(&Event) -> String) -> (Subject, [Event; 2], PgConnection) {
+    let subject = Subject::postgres().await;
+    let org = add_org(&subject).await;
+    add_endpoint(&subject, org, "*").await;
+    let events = [0, 0].map(|number| some_event(org, "a.b", day(number)));
+    persist(&subject, &events, day(0)).await;
+    let mut other = subject.connect_postgres().await;
+    let begin = format!("BEGIN; {}", begin(&events[0]));
+    sqlx::raw_sql(AssertSqlSafe(begin)).execute(&mut other).await.unwrap();
+    (subject, events, other)
+}
+
+/// Commits once somebody waits for it.
+async fn commit_awaited(subject: &Subject, mut other: PgConnection) {
+    let waits = "SELECT count(*) FROM pg_stat_activity
+                 WHERE datname = current_database() AND wait_event_type = 'Lock'";
+    until("somebody waits for a lock", async || subject.count(waits).await != 0).await;
+    sqlx::raw_sql("COMMIT").execute(&mut other).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn event_that_is_being_erased_is_not_held() {
+    let erase = |event: &Event| format!("DELETE FROM events WHERE id = '{}'", event.id.uuid());
+    let (subject, events, erasing) = needed_events(erase).await;
+    let mut round = JoinSet::new();
+    let store = subject.store.clone();
+    round.spawn(async move { store.system().enforce_retention(&keep(10), day(60)).await });
+    commit_awaited(&subject, erasing).await;
+    round.join_next().await.unwrap().unwrap().unwrap();
+    let held = |event: &Event| {
+        format!("SELECT count(*) FROM held_events WHERE id = '{}'", event.id.uuid())
+    };
+    let held = events.each_ref().map(held);
+    assert_eq!((subject.count(&held[0]).await, subject.count(&held[1]).await), (0, 1));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn copy_of_an_event_that_is_made_while_it_is_erased_goes_with_it() {
+    const COLUMNS: &str = "id, org_id, event_type, payload, received_at, trace_id";
+    let hold = |event: &Event| {
+        format!(
+            "INSERT INTO held_events ({COLUMNS})
+             SELECT {COLUMNS} FROM (SELECT * FROM events WHERE id = '{}' FOR KEY SHARE) e",
+            event.id.uuid()
+        )
+    };
+    let (subject, events, holding) = needed_events(hold).await;
+    let (first, org) = (ErasureSubject::Event(events[0].id), events[0].org_id);
+    subject.store.insert_erasure(org, &first, &Actor::CLI, day(1)).await.unwrap().unwrap();
+    let mut erasing = JoinSet::new();
+    let store = subject.store.clone();
+    erasing.spawn(async move { erase_all(&store, day(1)).await });
+    commit_awaited(&subject, holding).await;
+    erasing.join_next().await.unwrap().unwrap();
+    for (table, left) in [("events", 1), ("held_events", 0)] {
+        assert_eq!(subject.count(&format!("SELECT count(*) FROM {table}")).await, left, "{table}");
     }
 }
