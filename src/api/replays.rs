@@ -13,7 +13,7 @@ use crate::store::DeliveryRefusal;
 /// Starts to replay the dead letters that `filter` names.
 ///
 /// # Errors
-/// When the organisation does not exist.
+/// When the organisation does not exist, or the filter asks for what was replayed before.
 pub async fn start(
     subsystems: &Subsystems,
     reach: impl Into<CallerReach>,
@@ -22,6 +22,10 @@ pub async fn start(
 ) -> Result<Replay, Refusal> {
     let (reach, now) = (reach.into(), subsystems.clock.now());
     let org = reach.org();
+    if filter.replayed == Some(true) {
+        let rule = "must be false: a bulk replay leaves out what was replayed before";
+        return Err(Violation::new("replayed", "conflict", rule).into());
+    }
     check(subsystems, reach, filter).await?;
     started(subsystems, org, subsystems.store.insert_replay(org, filter, by, now).await?)
 }

@@ -88,7 +88,6 @@ pub struct DeadLetterFilter {
     /// Only this endpoint's.
     pub endpoint_id: Option<EndpointId>,
     /// Only this event's.
-    #[serde(skip)]
     pub event_id: Option<EventId>,
     /// Only this reason.
     pub reason: Option<DeadReason>,
@@ -100,7 +99,6 @@ pub struct DeadLetterFilter {
     /// Created before this time.
     pub until: Option<Timestamp>,
     /// Already replayed, or not yet.
-    #[serde(skip)]
     pub replayed: Option<bool>,
     /// Only those whose last attempt failed with this class.
     pub error_class: Option<ErrorClass>,

@@ -41,7 +41,7 @@ fn read(row: &Row) -> Result<DeadLetter> {
     })
 }
 
-/// The dead letters of an organisation, or of one endpoint of it, by way of the shorter index.
+/// The dead letters of an organisation, or of one endpoint or event of it, by way of the shortest index.
 pub(super) fn of_org(
     dialect: Dialect,
     org: OrgId,
@@ -49,12 +49,15 @@ pub(super) fn of_org(
     before: usize,
 ) -> Filter<'_> {
     let mut conditions = Filter::after(before);
-    let org_id = match filter.endpoint_id {
-        Some(_) => dialect.not_indexed("org_id"),
-        None => "org_id".into(),
+    let column = |name: &'static str, is_shortest: bool| {
+        if is_shortest { name.into() } else { dialect.not_indexed(name) }
     };
+    let DeadLetterFilter { endpoint_id, event_id, .. } = filter;
+    let org_id = column("org_id", endpoint_id.is_none() && event_id.is_none());
     conditions.and(&format!("{org_id} = ?"), org);
-    conditions.and_some("endpoint_id = ?", filter.endpoint_id);
+    let endpoint = column("endpoint_id", event_id.is_none());
+    conditions.and_some(&format!("{endpoint} = ?"), *endpoint_id);
+    conditions.and_some("event_id = ?", *event_id);
     conditions
 }
 

@@ -108,6 +108,8 @@ steps! {
         "Counts of outcomes by event type and by account; those by endpoint and in all stay.";
     30 "0030" "erased_counts"
         "Whether the counts of an erasure that runs are erased: its account's are erased again, with those of later events.";
+    31 "0031" "replay_filters"
+        "Bulk replays and discards by event, or by whether dead letters were replayed.";
 }
 
 /// The table in which sqlx keeps what was applied.

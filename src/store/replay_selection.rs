@@ -27,7 +27,7 @@ pub(super) async fn count(
     conditions.and_some("reason = ?", filter.reason.map(DeadReason::as_str));
     conditions.and_some("error_class = ?", filter.error_class.map(ErrorClass::as_str));
     conditions.and_some("status_code = ?", filter.status_code.map(u32::from));
-    let is_meant = is_meant(action);
+    let is_meant = is_meant(action, filter);
     let sql = format!(
         "SELECT count(*) AS count FROM (
              SELECT 1 FROM dead_letters WHERE {conditions} AND {is_meant} LIMIT $1
@@ -39,11 +39,13 @@ pub(super) async fn count(
     Ok((counted <= COUNTED_MAX.unsigned_abs()).then_some(counted))
 }
 
-/// The condition that a dead letter is meant at all.
-const fn is_meant(action: ReplayAction) -> &'static str {
-    match action {
-        ReplayAction::Replay => "replayed_at IS NULL",
-        ReplayAction::Discard => "true",
+/// The condition that a dead letter is meant at all. None is replayed twice.
+const fn is_meant(action: ReplayAction, filter: &DeadLetterFilter) -> &'static str {
+    match (action, filter.replayed) {
+        (ReplayAction::Replay, Some(true)) => "false",
+        (ReplayAction::Replay, _) | (ReplayAction::Discard, Some(false)) => "replayed_at IS NULL",
+        (ReplayAction::Discard, Some(true)) => "replayed_at IS NOT NULL",
+        (ReplayAction::Discard, None) => "true",
     }
 }
 
@@ -64,7 +66,7 @@ pub(super) async fn candidates_after(
     wanted.and_some("l.status_code = ?", filter.status_code.map(u32::from));
     // A quarantined event has no type here.
     wanted.and_type("coalesce({}, false)", "l.event_type", filter.event_type.as_ref());
-    let is_meant = is_meant(action);
+    let is_meant = is_meant(action, filter);
     let sql = format!(
         "SELECT l.id, l.created_at, l.delivery_id IS NOT NULL AS is_delivery,
                 {is_meant} AND coalesce({wanted}, false) AS wanted

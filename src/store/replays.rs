@@ -10,7 +10,7 @@ use super::engine::{Row, Tx, Value, args};
 use super::page::START_OF_TIME;
 use super::replay_chunk::{ReplayChunk, chunk, chunk_to_discard};
 use super::replay_selection::{candidates_after, count};
-use super::{AuditRecord, Result, Store, System, audit, orgs, redeliveries, storable};
+use super::{AuditRecord, Result, Store, StoreError, System, audit, orgs, redeliveries, storable};
 use crate::domain::{
     Actor, Cursor, DeadLetterFilter, DeadReason, ErrorClass, OrgId, Page, PageRequest, Replay,
     ReplayAction, ReplayId, ReplayStatus, Timestamp,
@@ -37,10 +37,15 @@ pub struct QuarantinedEvent {
 }
 
 /// The columns of a replay, in the order of the values in [`Store::insert_replay`].
-const COLUMNS: Columns<20> = columns! {
+const COLUMNS: Columns<22> = columns! {
     id org_id endpoint_id reason event_type since until total done skipped status detail
     created_at finished_at cursor_at cursor_id stepped_at action error_class status_code
+    event_id replayed
 };
+
+/// The end of an action whose filter has columns that servers before migration 31 do not read: they cannot read such an
+/// action, and so do nothing that its filter leaves out.
+const NARROWED: &str = "_narrowed";
 
 /// The values of [`COLUMNS`] for a new replay, which begins behind `cursor`.
 fn values(replay: &Replay, cursor: Cursor) -> [Value<'_>; COLUMNS.0.len()] {
@@ -57,19 +62,18 @@ fn values(replay: &Replay, cursor: Cursor) -> [Value<'_>; COLUMNS.0.len()] {
         created_at,
         finished_at,
     } = replay;
-    // Every dead letter that was not replayed yet is meant, so `replayed` says nothing here. Those of one event are
-    // replayed with the event.
     let DeadLetterFilter {
         endpoint_id,
-        event_id: _,
+        event_id,
         reason,
         event_type,
         since,
         until,
-        replayed: _,
+        replayed,
         error_class,
         status_code,
     } = filter;
+    let is_narrowed = event_id.is_some() || replayed.is_some();
     [
         (*id).into(),
         (*org_id).into(),
@@ -88,9 +92,11 @@ fn values(replay: &Replay, cursor: Cursor) -> [Value<'_>; COLUMNS.0.len()] {
         cursor.at.into(),
         cursor.id.into(),
         (*created_at).into(),
-        action.as_str().into(),
+        format!("{}{}", action.as_str(), if is_narrowed { NARROWED } else { "" }).into(),
         error_class.map(ErrorClass::as_str).into(),
         status_code.map(u32::from).into(),
+        (*event_id).into(),
+        (*replayed).into(),
     ]
 }
 
@@ -98,15 +104,15 @@ fn read(row: &Row) -> Result<Replay> {
     Ok(Replay {
         id: row.get("id")?,
         org_id: row.get("org_id")?,
-        action: row.parse("action")?,
+        action: read_action(row)?,
         filter: DeadLetterFilter {
             endpoint_id: row.get_opt("endpoint_id")?,
-            event_id: None,
+            event_id: row.get_opt("event_id")?,
             reason: row.parse_opt("reason")?,
             event_type: row.parse_opt("event_type")?,
             since: row.get_opt("since")?,
             until: Some(row.get("until")?),
-            replayed: None,
+            replayed: row.get_opt("replayed")?,
             error_class: row.parse_opt("error_class")?,
             status_code: row.get_opt("status_code")?,
         },
@@ -120,10 +126,15 @@ fn read(row: &Row) -> Result<Replay> {
     })
 }
 
+fn read_action(row: &Row) -> Result<ReplayAction> {
+    let stored: String = row.get("action")?;
+    let action = stored.strip_suffix(NARROWED).unwrap_or(&stored);
+    action.parse().map_err(|_| StoreError::Corrupt(format!("the action {stored} of a replay")))
+}
+
 impl Store {
     /// Adds a replay of the dead letters that pass the filter, were given up by `now` and are not
-    /// replayed yet; `filter.replayed` is ignored. Steps do the work. `None` when there is no such
-    /// organisation, or it is being deleted.
+    /// replayed yet. Steps do the work. `None` when there is no such organisation, or it is being deleted.
     pub async fn insert_replay(
         &self,
         org: OrgId,
@@ -134,7 +145,7 @@ impl Store {
         self.insert_job(org, ReplayAction::Replay, filter, by, now).await
     }
 
-    /// As [`Self::insert_replay`], to delete the dead letters, whether they were replayed or not.
+    /// As [`Self::insert_replay`], to delete the dead letters, whether they were replayed or not unless the filter says.
     pub async fn insert_discard(
         &self,
         org: OrgId,

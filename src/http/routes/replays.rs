@@ -4,7 +4,7 @@ use axum::extract::State;
 
 use crate::api::replays;
 use crate::domain::{
-    Cursor, DeadLetterFilter, DeadReason, EndpointId, ErrorClass, EventTypeFilter, Replay,
+    Cursor, DeadLetterFilter, DeadReason, EndpointId, ErrorClass, EventId, EventTypeFilter, Replay,
     ReplayId, Timestamp,
 };
 use crate::http::error::ApiError;
@@ -20,6 +20,8 @@ json_fields! {
     pub(in crate::http) struct DeadLetterSelection {
         /// Of deliveries to this endpoint.
         optional endpoint_id: EndpointId,
+        /// Of this event.
+        optional event_id: EventId,
         /// With this reason.
         optional reason: DeadReason,
         /// Of events of this type: `user.login`, or a prefix such as `user.*`, `user:*` or `user/*`.
@@ -28,6 +30,8 @@ json_fields! {
         optional since: Timestamp,
         /// Given up before this time.
         optional until: Timestamp,
+        /// Replayed, or not replayed yet. A replay leaves out what was replayed, so it takes `false` alone.
+        optional replayed: bool,
         /// Whose last attempt failed with this class of error.
         optional error_class: ErrorClass,
         /// Whose last attempt was answered with this status, which is none of 2xx.
@@ -118,21 +122,23 @@ impl From<DeadLetterSelection> for DeadLetterFilter {
     fn from(selection: DeadLetterSelection) -> Self {
         let DeadLetterSelection {
             endpoint_id,
+            event_id,
             reason,
             r#type,
             since,
             until,
+            replayed,
             error_class,
             status_code,
         } = selection;
         Self {
             endpoint_id,
-            event_id: None,
+            event_id,
             reason,
             event_type: r#type,
             since,
             until,
-            replayed: None,
+            replayed,
             error_class,
             status_code: status_code.and_then(|code| u16::try_from(code.0).ok()),
         }

@@ -172,6 +172,12 @@ async fn violations_of_a_replay_are_all_listed() {
         ("since", "format"),
         ("x", "unknown"),
     ]);
+    post("/api/dead-letters/replay", r#"{"event_id":7,"replayed":1}"#)
+        .await
+        .expect_faults(&[("event_id", "type"), ("replayed", "type")]);
+    post("/api/dead-letters/replay", r#"{"replayed":true}"#)
+        .await
+        .expect_faults(&[("replayed", "conflict")]);
     let path = format!("/api/endpoints/{endpoint}/replay");
     post(&path, "{}").await.expect_faults(&[("since", "required")]);
     let path = format!("/api/events/{}/replay", dead[0].event.id);

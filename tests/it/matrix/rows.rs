@@ -76,8 +76,16 @@ pub(super) const ROWS: &[Row] = &[
     row("POST", "/api/deliveries/{id}/replay"),
     row("POST", "/api/deliveries/{id}/cancel"),
     row("GET", "/api/dead-letters"),
-    with("POST", "/api/dead-letters/replay", &["{}", r#"{"endpoint_id":"{endpoint}"}"#]),
-    with("POST", "/api/dead-letters/discard", &["{}", r#"{"endpoint_id":"{endpoint}"}"#]),
+    with(
+        "POST",
+        "/api/dead-letters/replay",
+        &["{}", r#"{"endpoint_id":"{endpoint}"}"#, r#"{"event_id":"{event}"}"#],
+    ),
+    with(
+        "POST",
+        "/api/dead-letters/discard",
+        &["{}", r#"{"endpoint_id":"{endpoint}"}"#, r#"{"event_id":"{event}"}"#],
+    ),
     row("GET", "/api/dead-letters/export"),
     row("GET", "/api/dead-letters/{id}"),
     row("DELETE", "/api/dead-letters/{id}"),

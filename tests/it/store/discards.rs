@@ -17,6 +17,7 @@ on_both!(
     discard_deletes_the_dead_letters_that_its_filter_names,
     discard_goes_on_where_it_was_stopped_and_ends_with_the_last,
     discard_is_audited_and_cancelled_as_a_replay_is,
+    jobs_are_narrowed_to_one_event_or_to_what_was_replayed,
 );
 
 /// Does every step that is left and returns the job as it is then.
@@ -147,4 +148,44 @@ async fn discard_is_audited_and_cancelled_as_a_replay_is(subject: &Subject) {
     assert_eq!(created.changes["filter"]["error_class"], json!("status"));
     let stranger = add_org(subject).await;
     assert!(subject.store.replay(stranger, job.id).await.unwrap().is_none());
+}
+
+async fn jobs_are_narrowed_to_one_event_or_to_what_was_replayed(subject: &Subject) {
+    let (org, endpoint) = org_with_deliveries(subject, 4).await;
+    let leased = claim(subject, 4, at(1)).await;
+    let dead: Vec<_> = leased.iter().map(|leased| outcome(leased, EXHAUSTED, at(2))).collect();
+    subject.store.system().record_outcomes(&dead).await.unwrap();
+    let store = &subject.store;
+    let first = leased[0].id;
+    store.replay_delivery(org, first, &Actor::CLI, at(11)).await.unwrap().unwrap();
+    let event_id = Some(leased[1].event.id);
+    let of_event = DeadLetterFilter { event_id, ..ALL_LETTERS };
+    let replay = async |filter: &DeadLetterFilter| {
+        store.insert_replay(org, filter, &Actor::CLI, at(20)).await.unwrap().unwrap()
+    };
+    let job = replay(&of_event).await;
+    assert_eq!((job.total, job.action), (Some(1), ReplayAction::Replay));
+    let step = store.step_replay(org, job.id, at(21)).await.unwrap().unwrap();
+    assert_eq!(step.planned, 1);
+    let job = store.replay(org, job.id).await.unwrap().unwrap();
+    assert_eq!((job.status, job.done), (ReplayStatus::Finished, 1));
+    assert_eq!(DeadLetterFilter { until: None, ..job.filter }, of_event);
+    assert_eq!(replay(&of_event).await.total, Some(0), "it was replayed");
+    let replayed = |replayed| DeadLetterFilter { replayed: Some(replayed), ..ALL_LETTERS };
+    assert_eq!(replay(&replayed(false)).await.total, Some(2));
+    // A server of an earlier version knows none of them, and would not see what they leave out.
+    let known = "SELECT count(*) FROM replays WHERE action IN ('replay', 'discard')";
+    assert_eq!(subject.count(known).await, 0);
+
+    let unreplayed = DeadLetterFilter { endpoint_id: Some(endpoint.id), ..replayed(false) };
+    let one = DeadLetterFilter { event_id: Some(leased[2].event.id), ..unreplayed };
+    for (filter, done, expected) in
+        [(of_event, 1, 3), (one, 1, 2), (replayed(true), 1, 1), (replayed(false), 1, 0)]
+    {
+        let job = discard(subject, org, &filter).await;
+        assert_eq!(job.total, Some(done), "{filter:?}");
+        let job = finish(subject, &job).await;
+        assert_eq!((job.done, job.skipped, job.status), (done, 0, ReplayStatus::Finished));
+        assert_eq!(left(subject, org).await, expected, "{filter:?}");
+    }
 }

@@ -93,10 +93,6 @@ fn row(letter: &DeadLetter) -> Vec<Cell> {
 
 /// What is done to every dead letter that the filters name.
 fn together(visitor: &Visitor) -> Html {
-    if visitor.parameter("replayed").is_some() {
-        let text = "Many dead letters are replayed or discarded by every filter but \"Replayed\". Set it to Either for that.";
-        return Panel::html("All together", vec![paragraph(text)]);
-    }
     let selected = |button: Button| {
         let chosen = selecting().filter_map(|name| Some((name, visitor.parameter(name)?)));
         chosen.fold(button, |button, (name, value)| button.with(name, value))
@@ -105,11 +101,13 @@ fn together(visitor: &Visitor) -> Html {
     let is_filtered = selecting().any(|name| visitor.parameter(name).is_some());
     let whose =
         if is_filtered { "every dead letter that the filters name" } else { "every dead letter" };
-    let replay = Button::new("Replay all", format!("{PATH}/replay"), &csrf);
+    // None is replayed twice together with others.
+    let replay = (visitor.parameter("replayed").as_deref() != Some("true"))
+        .then(|| Button::new("Replay all", format!("{PATH}/replay"), &csrf));
     let discard = Button::new("Discard all", format!("{PATH}/discard"), &csrf);
     let parts = vec![
         paragraph(&format!("Acts on {whose}, not on this page alone, in the background.")),
-        selected(replay.main()).html(),
+        replay.map(|replay| selected(replay.main()).html()).unwrap_or_default(),
         selected(discard.danger(&format!("Deletes {whose} for good. Their deliveries stay dead.")))
             .html(),
     ];

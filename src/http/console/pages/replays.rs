@@ -22,8 +22,7 @@ const PATH: &str = "/console/replays";
 /// Replays below the dead letters.
 const SHOWN: u32 = 5;
 
-/// The filters of dead letters, all of which select what is done to many at once. What has a filter that the rules of
-/// that do not know is refused by them.
+/// The filters of dead letters, all of which select what is done to many at once.
 pub(super) fn selecting() -> impl Iterator<Item = &'static str> {
     DeadLetterQuery::IDENTS.iter().map(|ident| wire_name(ident))
 }
@@ -98,6 +97,7 @@ fn selection(visitor: &Visitor, form: &FormData) -> Result<DeadLetterFilter, Con
     let value = |name: &'static str, text: &str| match name {
         "status_code" => number(Some(text)),
         "since" | "until" => Value::from(time(text)),
+        "replayed" => text.parse().map_or_else(|_| Value::from(text), Value::Bool),
         _ => Value::from(text),
     };
     let named = selecting().filter_map(|name| Some((name, form.some(name)?)));

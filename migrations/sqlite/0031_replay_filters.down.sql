@@ -1,0 +1,3 @@
+DELETE FROM replays WHERE event_id IS NOT NULL OR replayed IS NOT NULL;
+ALTER TABLE replays DROP COLUMN event_id;
+ALTER TABLE replays DROP COLUMN replayed;
