@@ -8,8 +8,8 @@ use strum::{EnumString, IntoStaticStr, VariantNames};
 use uuid::Uuid;
 
 use super::{
-    DeadReason, DeliveryId, Endpoint, EndpointId, ErrorClass, Event, EventId, EventLabels,
-    EventTypeFilter, OrgId, Timestamp,
+    Cursor, DeadReason, DeliveryId, Endpoint, EndpointId, ErrorClass, Event, EventId, EventLabels,
+    EventTypeFilter, OrgId, Timestamp, attempt_position,
 };
 
 /// The status of a delivery.
@@ -138,6 +138,13 @@ pub struct EndpointAttempt {
     pub event_id: EventId,
     /// The attempt.
     pub attempt: Attempt,
+}
+
+impl EndpointAttempt {
+    /// Its position in the list.
+    pub fn position(&self) -> Cursor {
+        attempt_position(self.delivery_id, self.attempt.number)
+    }
 }
 
 /// One attempt of a delivery: one HTTP request.

@@ -5,6 +5,7 @@
 //! construction.
 
 mod api_key;
+mod attempt_position;
 mod audit;
 mod change;
 mod client_network;
@@ -52,6 +53,7 @@ mod violation;
 mod webhook_format;
 
 pub use api_key::{ApiKey, KeyHash, KeyRotationRefusal, Role};
+pub use attempt_position::{PartlyRead, attempt_position};
 pub use audit::{Actor, ActorKind, AuditEntry};
 pub use change::{ChangeCursor, ChangeCursorError, ChangeKind, ChangeKindError, LoggedChange};
 pub use client_network::ClientNetwork;

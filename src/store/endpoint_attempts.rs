@@ -1,7 +1,8 @@
 //! The attempts at the deliveries to an endpoint.
 //!
 //! An index of attempts by their time would cost an entry for each one. So they are listed in the order in which
-//! their deliveries were created, by the index that those have, and a page ends with a delivery.
+//! their deliveries were created, by the index that those have. A position in the list names a delivery, and the attempt of
+//! it that was read last unless all of them were.
 
 use std::collections::HashMap;
 
@@ -11,12 +12,12 @@ use super::engine::{Dialect, Row, args};
 use super::{Result, Store};
 use crate::domain::{
     Attempt, Cursor, Delivery, DeliveryFilter, DeliveryId, EndpointAttempt, EndpointId, ListOrder,
-    OrgId, Page, PageRequest, Timestamp,
+    OrgId, Page, PageRequest, PartlyRead, Timestamp,
 };
 
 impl Store {
     /// Attempts at the deliveries to an endpoint that pass the filter, which names it, the newest [`ATTEMPTS_SHOWN_MAX`] of
-    /// each. A page has about as many rows as it asks for: it ends with the attempts of a delivery.
+    /// each. A page may end within a delivery, or with fewer rows than it asks for.
     pub async fn endpoint_attempts(
         &self,
         org: OrgId,
@@ -25,12 +26,23 @@ impl Store {
         page: PageRequest,
     ) -> Result<Page<EndpointAttempt>> {
         let (limit, order) = (page.limit as usize, page.order);
-        let mut found = self.deliveries(org, filter, page).await?;
+        let partly = page.after.and_then(PartlyRead::of);
+        let after = partly.map_or(page.after, |partly| Some(partly.before(order)));
+        let mut found = self.deliveries(org, filter, PageRequest { after, ..page }).await?;
+        let last_read = |delivery: &Delivery| {
+            let partly = partly.filter(|partly| partly.is(delivery.id))?;
+            Some(partly.last_read(delivery.attempts))
+        };
         // Nothing is read of deliveries behind the end of the page.
         let mut expected = 0;
         let is_behind = |delivery: &Delivery| {
             let is_full = expected >= limit;
-            expected += delivery.attempts.min(ATTEMPTS_SHOWN_MAX) as usize;
+            let unread = match (last_read(delivery), order) {
+                (None, _) => delivery.attempts,
+                (Some(last), ListOrder::NewestFirst) => last.saturating_sub(1),
+                (Some(last), ListOrder::OldestFirst) => delivery.attempts.saturating_sub(last),
+            };
+            expected += unread.min(ATTEMPTS_SHOWN_MAX) as usize;
             is_full
         };
         if let Some(end) = found.data.iter().position(is_behind) {
@@ -42,6 +54,12 @@ impl Store {
         let mut data = Vec::new();
         for delivery in found.data {
             let mut made = attempts.remove(&delivery.id).unwrap_or_default();
+            if let Some(last) = last_read(&delivery) {
+                made.retain(|attempt| match order {
+                    ListOrder::NewestFirst => attempt.number < last,
+                    ListOrder::OldestFirst => attempt.number > last,
+                });
+            }
             if order == ListOrder::NewestFirst {
                 made.reverse();
             }
@@ -51,6 +69,10 @@ impl Store {
                 event_id,
                 attempt,
             }));
+        }
+        if data.len() > limit {
+            data.truncate(limit);
+            found.next_cursor = data.last().map(EndpointAttempt::position);
         }
         Ok(Page { data, next_cursor: found.next_cursor })
     }

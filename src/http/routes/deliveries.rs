@@ -7,7 +7,7 @@ use crate::api::deliveries;
 use crate::api::views::{DeliveryDetail, DeliveryView, EndpointAttemptView};
 use crate::domain::{
     Cursor, DeliveryFilter, DeliveryId, DeliveryStatus, EndpointId, ErrorClass, EventId,
-    EventTypeFilter, Timestamp,
+    EventTypeFilter, Timestamp, attempt_position,
 };
 use crate::http::error::ApiError;
 use crate::http::extract::{Caller, EndpointsManage, EventsRead, Id, Scoped};
@@ -143,10 +143,9 @@ impl Positioned for DeliveryView {
     }
 }
 
-/// A page ends with a delivery.
 impl Positioned for EndpointAttemptView {
     fn position(&self) -> Cursor {
-        Cursor { at: self.delivery_id.created_at(), id: self.delivery_id.uuid() }
+        attempt_position(self.delivery_id, self.attempt.number)
     }
 }
 

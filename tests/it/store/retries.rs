@@ -1,14 +1,14 @@
 use std::time::Duration;
 
 use hookgate::domain::{
-    Actor, Decision, Delivery, DeliveryFilter, DeliveryId, DeliveryStatus, EndpointChange, OrgId,
-    PageRequest,
+    Actor, Cursor, Decision, Delivery, DeliveryFilter, DeliveryId, DeliveryStatus, EndpointChange,
+    ListOrder, OrgId, PageRequest,
 };
 use hookgate::store::{ATTEMPTS_SHOWN_MAX, DeliveryRefusal};
 
 use super::fixtures::{
     ALL_LETTERS, EXHAUSTED, FIRST_PAGE, at, claim, failed_attempt, org_with_deliveries, outcome,
-    walk,
+    walk_in,
 };
 use super::{Subject, on_both};
 
@@ -132,10 +132,30 @@ async fn newest_attempts_of_a_delivery_are_shown(subject: &Subject) {
     let (store, plans) = subject.store.recording_plans();
     let page = PageRequest::first(10);
     let page = store.endpoint_attempts(org, endpoint.id, &filter, page).await.unwrap();
-    assert_eq!(page.data.len(), 100);
+    assert_eq!(page.data.len(), 10);
     assert!(page.data.iter().all(|row| row.delivery_id == rows[0].id));
     let of_attempts = |plan: &&String| plan.contains("delivery_attempts");
     assert_eq!(plans.take().iter().filter(of_attempts).count(), 1);
-    let list = async |p| subject.store.endpoint_attempts(org, endpoint.id, &filter, p).await;
-    assert_eq!(walk(100, list).await.len(), 300);
+    // Each is read once, wherever pages end, and none has more rows than it asks for.
+    let of_delivery =
+        |row: &Delivery| (6..=MADE).map(|number| (row.id, number)).collect::<Vec<_>>();
+    let oldest: Vec<_> = rows.iter().rev().flat_map(of_delivery).collect();
+    let newest: Vec<_> = oldest.iter().rev().copied().collect();
+    for limit in [1, 7, 100, 150, 500] {
+        for (order, expected) in
+            [(ListOrder::NewestFirst, &newest), (ListOrder::OldestFirst, &oldest)]
+        {
+            let list =
+                async |p| subject.store.endpoint_attempts(org, endpoint.id, &filter, p).await;
+            let seen = walk_in(order, limit, list).await;
+            let seen: Vec<_> =
+                seen.iter().map(|row| (row.delivery_id, row.attempt.number)).collect();
+            assert_eq!(&seen, expected, "{limit} {order:?}");
+        }
+    }
+    // A position of an earlier version is behind a whole delivery.
+    let after = Some(Cursor { at: rows[0].created_at, id: rows[0].id.uuid() });
+    let page = PageRequest { after, ..PageRequest::first(1) };
+    let page = store.endpoint_attempts(org, endpoint.id, &filter, page).await.unwrap();
+    assert_eq!((page.data[0].delivery_id, page.data[0].attempt.number), (rows[1].id, MADE));
 }
