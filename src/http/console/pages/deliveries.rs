@@ -127,16 +127,21 @@ pub(in crate::http::console) async fn one(
         facts = facts.with("Repeats", Cell::link(format!("{PATH}/{of}"), of));
     }
     let is_pending = delivery.status == DeliveryStatus::Pending;
-    let parts = vec![facts.html(), attempts_panel(&attempts)];
+    let parts = vec![facts.html(), attempts_panel(&attempts, delivery.attempt_count)];
     Ok(page.section(changing(&visitor.here(), is_pending, parts)))
 }
 
-/// The attempts, the last one first.
-fn attempts_panel(attempts: &[AttemptView]) -> Html {
-    let mut parts: Vec<Html> = attempts.iter().rev().map(attempt).collect();
-    if parts.is_empty() {
+/// The newest attempts of so many, the last one first.
+fn attempts_panel(attempts: &[AttemptView], made: u32) -> Html {
+    let (shown, made) = (attempts.len() as u64, u64::from(made));
+    let mut parts = Vec::new();
+    if attempts.is_empty() {
         parts.push(paragraph("No attempt yet."));
+    } else if made > shown {
+        let text = format!("The newest {} of {} attempts.", grouped(shown), grouped(made));
+        parts.push(paragraph(&text));
     }
+    parts.extend(attempts.iter().rev().map(attempt));
     Panel::html("Attempts", parts)
 }
 
@@ -262,9 +267,32 @@ pub(in crate::http::console) async fn cancel(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::{Attempt, Timestamp};
 
     #[test]
     fn words_of_a_shell_hold_whatever_is_in_them() {
         assert_eq!(shell_quoted("x'|reboot|': v"), "'x'\\''|reboot|'\\'': v'");
+    }
+
+    #[test]
+    fn panel_tells_how_many_attempts_it_leaves_out() {
+        let made = |number| AttemptView {
+            attempt: Attempt {
+                number,
+                started_at: Timestamp::from_micros(0),
+                duration_ms: 1,
+                status_code: Some(500),
+                error_class: Some(ErrorClass::Status),
+                error: None,
+                response_excerpt: None,
+            },
+            request: None,
+        };
+        let shown = [made(1_003), made(1_004)];
+        let panel = |made| attempts_panel(&shown, made).0;
+        let text = format!("The newest 2 of {} attempts.", grouped(1_004));
+        assert!(panel(1_004).contains(&text));
+        assert!(!panel(2).contains("newest"));
+        assert!(attempts_panel(&[], 0).0.contains("No attempt yet."));
     }
 }
