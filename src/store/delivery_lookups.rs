@@ -3,9 +3,9 @@
 use uuid::Uuid;
 
 use super::deliveries::{IS_IT, read, read_attempt, select_finished, select_pending};
-use super::engine::{Row, args};
+use super::engine::{Dialect, Row, args};
 use super::{Result, Store};
-use crate::domain::{Attempt, Delivery, DeliveryId, EventSummary, OrgId};
+use crate::domain::{Attempt, Delivery, DeliveryId, EventSummary, OrgId, Timestamp};
 
 /// Attempts of a delivery that are read at most.
 pub const ATTEMPTS_SHOWN_MAX: u32 = 100;
@@ -17,17 +17,33 @@ impl Store {
         let (Some(oldest), Some(newest)) = (times().min(), times().max()) else {
             return Ok(Vec::new());
         };
-        let keys = format!(
-            "org_id = $1 AND created_at >= $2 AND created_at <= $3 AND {}",
-            self.engine.dialect().any("id", "$4")
-        );
+        let dialect = self.engine.dialect();
+        let keys = dialect.keys("$4", "$5");
+        // Each by its key: there may be millions between the oldest and the newest. The limit keeps PostgreSQL from reading
+        // those, and the span leaves the partitions of other days out.
+        let rows = |table: &str| match dialect {
+            Dialect::Sqlite => format!(
+                "(SELECT d.* FROM ({keys}) k CROSS JOIN {table} d
+                       ON d.org_id = $1 AND d.created_at = k.at AND d.id = k.id
+                  WHERE +d.created_at BETWEEN $2 AND $3) d"
+            ),
+            Dialect::Postgres => format!(
+                "(SELECT d.* FROM ({keys}) k CROSS JOIN LATERAL (
+                      SELECT * FROM {table}
+                      WHERE org_id = $1 AND created_at = k.at AND id = k.id
+                        AND created_at >= $2 AND created_at <= $3
+                      LIMIT 1
+                  ) d) d"
+            ),
+        };
         let sql = format!(
             "{} UNION ALL {}",
-            select_pending(&format!("(SELECT * FROM pending_deliveries WHERE {keys}) d")),
-            select_finished(&format!("(SELECT * FROM deliveries WHERE {keys}) d")),
+            select_pending(&rows("pending_deliveries")),
+            select_finished(&rows("deliveries")),
         );
+        let micros: Vec<i64> = times().map(Timestamp::micros).collect();
         let ids: Vec<Uuid> = ids.iter().map(|id| id.uuid()).collect();
-        let found = self.engine.list(sql, args![org, oldest, newest, ids], read).await?;
+        let found = self.engine.list(sql, args![org, oldest, newest, ids, micros], read).await?;
         self.with_event_types(org, found).await
     }
 

@@ -280,6 +280,20 @@ async fn every_page_takes_a_bounded_amount_of_work(subject: &Subject) {
         let list = async |store: Store, page| store.dead_letters(org, &filter, page).await;
         check(subject, &format!("{filter:?}"), ROWS_MAX, list).await;
     }
+    // By their ids, however many lie between them.
+    let mut edges = Vec::new();
+    for seconds in [2, 29 * DAY] {
+        let event = some_event(org, "edge", at(seconds));
+        persist(subject, std::slice::from_ref(&event), at(seconds)).await;
+        let filter = DeliveryFilter { event_id: Some(event.id), ..DeliveryFilter::default() };
+        let found = subject.store.deliveries(org, &filter, PageRequest::first(1)).await.unwrap();
+        edges.push(found.data[0].id);
+    }
+    let (store, plans) = subject.store.measuring_plans();
+    assert_eq!(store.deliveries_by_id(org, &edges).await.unwrap().len(), 2);
+    for plan in plans.take() {
+        check_work(subject, "deliveries by id", &plan, 200.0);
+    }
     for error_class in [None, Some(ErrorClass::Timeout), Some(ErrorClass::Dns)] {
         let endpoint = filled.failing;
         let filter =
