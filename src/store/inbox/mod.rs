@@ -44,6 +44,9 @@ pub use status::InboxBacklog;
 /// What an endpoint `p` must be for anything to be received from it.
 const IS_READ: &str = "p.kind = 'pull' AND p.disabled_reason IS NULL AND p.removed_at IS NULL";
 
+/// Types with a prefix that one look for events goes through.
+const TYPES_LOOKED_AT_MAX: usize = 1_000;
+
 /// What a consumer asks for.
 #[derive(Clone, Copy, Debug)]
 pub struct ReceiveRequest<'a> {
@@ -115,6 +118,8 @@ enum Rows {
     Unordered,
     /// Those of a type, whatever their order.
     OfType,
+    /// Those of types with a prefix, type by type: what is in flight of one is not walked on the way to the next.
+    OfPrefix,
     /// One of an ordered inbox that was planned before it was ordered, unless another one is in flight.
     BeforeOrdered,
     /// The oldest of an ordered inbox, unless another one is in flight.
@@ -281,7 +286,8 @@ impl Store {
 fn rows_to_read(request: ReceiveRequest<'_>) -> &'static [Rows] {
     match (request.inbox.ordered, request.event_type) {
         (true, _) => &[Rows::BeforeOrdered, Rows::Head],
-        (false, Some(EventTypeFilter::Exact(_) | EventTypeFilter::Prefix(_))) => &[Rows::OfType],
+        (false, Some(EventTypeFilter::Exact(_))) => &[Rows::OfType],
+        (false, Some(EventTypeFilter::Prefix(_))) => &[Rows::OfPrefix],
         (false, Some(EventTypeFilter::All) | None) => &[Rows::Unordered],
     }
 }
@@ -305,26 +311,42 @@ fn none_in_flight(dialect: Dialect) -> String {
     format!("{} AND {} AND {recorded}", hidden("false"), hidden("true"))
 }
 
-/// The condition that a row has a type which matches, with its parameters from the one with this number on.
-fn of_type(
-    dialect: Dialect,
-    filter: Option<&EventTypeFilter>,
-    first: usize,
-) -> (String, Vec<String>) {
+/// The condition that a row has this type.
+fn of_type(dialect: Dialect, event_type: &str) -> String {
     let column = dialect.bytewise("d.event_type");
+    format!("d.event_type IS NOT NULL AND {column} = {event_type}")
+}
+
+/// The parameters behind the first ones: a type, or a prefix and what comes behind it.
+fn type_args(filter: Option<&EventTypeFilter>) -> Vec<String> {
     match filter {
-        Some(EventTypeFilter::Exact(exact)) => {
-            let condition = format!("d.event_type IS NOT NULL AND {column} = ${first}");
-            (condition, vec![exact.as_str().to_owned()])
-        }
+        Some(EventTypeFilter::Exact(exact)) => vec![exact.as_str().to_owned()],
         Some(EventTypeFilter::Prefix(prefix)) => {
-            let next = first + 1;
-            let condition =
-                format!("d.event_type IS NOT NULL AND {column} >= ${first} AND {column} < ${next}");
-            (condition, vec![prefix.clone(), super::event_type_range::after_prefix(prefix)])
+            vec![prefix.clone(), super::event_type_range::after_prefix(prefix)]
         }
-        Some(EventTypeFilter::All) | None => ("true".to_owned(), Vec::new()),
+        Some(EventTypeFilter::All) | None => Vec::new(),
     }
+}
+
+/// A SELECT of the types, from one parameter on and before another, of what waits in the inbox `$1` or is hidden, the first
+/// [`TYPES_LOOKED_AT_MAX`] in order. Each is found by a step over the index, and only as they are asked for.
+fn types_of_inbox(dialect: Dialect, (from, end): (&str, &str)) -> String {
+    let column = dialect.bytewise("d.event_type");
+    let first = format!(
+        "SELECT min({column}) FROM {}
+         WHERE d.endpoint_id = $1 AND d.lease_token IS NULL AND d.event_type IS NOT NULL
+           AND {column} < {end}",
+        claims::pending(dialect, "d", "pending_inbox_types")
+    );
+    format!(
+        "WITH RECURSIVE types (event_type, number) AS (
+             SELECT ({first} AND {column} >= {from}), 1
+             UNION ALL
+             SELECT ({first} AND {column} > types.event_type), number + 1
+             FROM types WHERE types.event_type IS NOT NULL AND number < {TYPES_LOOKED_AT_MAX}
+         )
+         SELECT event_type FROM types WHERE event_type IS NOT NULL"
+    )
 }
 
 impl Leased {

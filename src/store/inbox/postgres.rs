@@ -5,7 +5,7 @@ use sqlx::AssertSqlSafe;
 use super::counts::count;
 use super::{
     IS_READ, InboxSettle, Leased, ReceiveRequest, Rows, SettledRow, none_in_flight, of_type,
-    rows_to_read,
+    rows_to_read, type_args, types_of_inbox,
 };
 use crate::domain::{OrgId, Timestamp};
 use crate::store::engine::{
@@ -65,6 +65,9 @@ fn lease_statement(org: OrgId, request: ReceiveRequest<'_>, rows: Rows) -> (Stri
         lease.token.uuid(),
         inbox.settings.max_receives(),
     ];
+    if matches!(rows, Rows::OfType | Rows::OfPrefix) {
+        args.extend(type_args(event_type).into_iter().map(Value::from));
+    }
     let found = match rows {
         // The locks on what the second limit leaves out end with the statement.
         Rows::Unordered => format!(
@@ -81,10 +84,14 @@ fn lease_statement(org: OrgId, request: ReceiveRequest<'_>, rows: Rows) -> (Stri
             none_in_flight(Dialect::Postgres),
         ),
         Rows::OfType => {
-            let (of_type, types) = of_type(Dialect::Postgres, event_type, args.len() + 1);
-            args.extend(types.into_iter().map(Value::from));
-            format!("{KEY} AND {of_type} ORDER BY d.event_type COLLATE \"C\", d.due_at {LOCK}")
+            format!("{KEY} AND {} ORDER BY d.due_at {LOCK}", of_type(Dialect::Postgres, "$9"))
         }
+        Rows::OfPrefix => format!(
+            "SELECT d.* FROM ({}) t CROSS JOIN LATERAL ({KEY} AND {} ORDER BY d.due_at {LOCK}) d
+             LIMIT $4",
+            types_of_inbox(Dialect::Postgres, ("$9", "$10")),
+            of_type(Dialect::Postgres, "t.event_type"),
+        ),
         // The lock on the endpoint keeps other consumers out, but not those who settle.
         Rows::Head => format!(
             "SELECT d.place AS place_in_table, d.id, d.due_at, d.payload_bytes
@@ -125,21 +132,14 @@ fn lease_statement(org: OrgId, request: ReceiveRequest<'_>, rows: Rows) -> (Stri
 }
 
 /// Moves received deliveries to the finished ones and returns which events that concerned.
+///
+/// A delivery that another consumer receives at the same moment is locked in its new version, which a statement that
+/// began before cannot delete. The statement after it can, and the lock keeps everybody else away until then.
 pub(super) async fn settle(
     store: &Store,
     settles: &[InboxSettle],
     now: Timestamp,
 ) -> Result<Vec<SettledRow>> {
-    let statement = "WITH keys AS MATERIALIZED (
-             SELECT d.* FROM unnest($1::uuid[], $2::uuid[], $3::uuid[])
-///
-/// A delivery that another consumer receives at the same moment is locked in its new version, which a statement that
-/// began before cannot delete. The statement after it can, and the lock keeps everybody else away until then.
-                 AS v (org_id, endpoint_id, event_id)
-             CROSS JOIN LATERAL (
-                 SELECT d.org_id, d.created_at, d.id FROM pending_deliveries d
-                 WHERE d.endpoint_id = v.endpoint_id AND d.event_id = v.event_id AND d.attempts > 0
-                   AND d.org_id IS NOT DISTINCT FROM v.org_id
     const STATEMENTS_MAX: usize = 2;
     let mut tx = store.engine.begin().await?;
     let mut settled = Vec::new();
@@ -162,6 +162,13 @@ async fn settle_once(
     settles: &[InboxSettle],
     now: Timestamp,
 ) -> Result<Vec<Option<SettledRow>>> {
+    let statement = "WITH keys AS MATERIALIZED (
+             SELECT d.* FROM unnest($1::uuid[], $2::uuid[], $3::uuid[])
+                 AS v (org_id, endpoint_id, event_id)
+             CROSS JOIN LATERAL (
+                 SELECT d.org_id, d.created_at, d.id FROM pending_deliveries d
+                 WHERE d.endpoint_id = v.endpoint_id AND d.event_id = v.event_id AND d.attempts > 0
+                   AND d.org_id IS NOT DISTINCT FROM v.org_id
              ) d
          ), held AS MATERIALIZED (
              SELECT d.* FROM (SELECT * FROM keys ORDER BY org_id, created_at, id) k

@@ -8,7 +8,7 @@ use sqlx::Arguments;
 use super::counts::count;
 use super::{
     IS_READ, InboxSettle, Leased, ReceiveRequest, Rows, SettledRow, none_in_flight, of_type,
-    rows_to_read,
+    rows_to_read, type_args, types_of_inbox,
 };
 use crate::domain::{OrgId, Timestamp};
 use crate::store::engine::{Args, Dialect, Engine, MultiRow, Row, Script, Value, args};
@@ -73,6 +73,9 @@ fn candidates(
     const COLUMNS: &str = "d.id, d.event_id, d.event_received_at, d.payload_bytes, d.attempts,
                            d.due_at AS was_due_at";
     let mut args = args![request.inbox.id, org, request.now, events_max];
+    if matches!(rows, Rows::OfType | Rows::OfPrefix) {
+        args.extend(type_args(request.event_type).into_iter().map(Value::from));
+    }
     let of_inbox = format!("p.id = $1 AND p.org_id = $2 AND {IS_READ}");
     let by = |index: &str, condition: &str, order: &str| {
         format!(
@@ -93,11 +96,17 @@ fn candidates(
             let may = format!("d.ordered = 0 AND {}", none_in_flight(Dialect::Sqlite));
             format!("SELECT * FROM ({}) LIMIT 1", by("pending_claims", &may, "d.due_at"))
         }
-        Rows::OfType => {
-            let (of_type, types) = of_type(Dialect::Sqlite, request.event_type, args.len() + 1);
-            args.extend(types.into_iter().map(Value::from));
-            by("pending_inbox_types", &of_type, "d.event_type, d.due_at")
-        }
+        Rows::OfType => by("pending_inbox_types", &of_type(Dialect::Sqlite, "$5"), "d.due_at"),
+        // They come in the order of the index, so that nothing is sorted and the limit ends the walk.
+        Rows::OfPrefix => format!(
+            "SELECT {COLUMNS} FROM endpoints p CROSS JOIN ({}) t CROSS JOIN {}
+             WHERE {of_inbox} AND d.endpoint_id = $1 AND d.lease_token IS NULL AND {}
+               AND d.due_at <= $3 AND (p.cancel_before IS NULL OR d.created_at > p.cancel_before)
+             LIMIT $4",
+            types_of_inbox(Dialect::Sqlite, ("$5", "$6")),
+            claims::pending(Dialect::Sqlite, "d", "pending_inbox_types"),
+            of_type(Dialect::Sqlite, "t.event_type"),
+        ),
         Rows::Head => format!(
             "SELECT {COLUMNS} FROM endpoints p, {}
              WHERE {of_inbox} AND d.lease_token IS NULL AND d.due_at <= $3 AND $4 > 0 AND {}",
