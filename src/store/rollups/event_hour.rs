@@ -7,7 +7,6 @@
 //! **Invariant:** types and users have the same places in both parts.
 
 use std::collections::BTreeMap;
-use std::ops::Range;
 
 use serde::{Deserialize, Serialize};
 
@@ -54,30 +53,19 @@ pub(super) struct UserHour {
 
 /// The first part of a row.
 #[derive(Serialize, Deserialize)]
-struct HourTotals<'a> {
+pub(super) struct HourTotals<'a> {
     #[serde(borrow)]
-    types: Vec<(&'a str, u64, u64)>,
-    users: Vec<(&'a str, u64)>,
-    other_users: u64,
+    pub(super) types: Vec<(&'a str, u64, u64)>,
+    pub(super) users: Vec<(&'a str, u64)>,
+    pub(super) other_users: u64,
 }
 
 /// The second part of a row.
 #[derive(Serialize, Deserialize)]
-struct HourMinutes {
-    types: Vec<Vec<(u8, u64, u64)>>,
-    users: Vec<Vec<(u8, u64)>>,
-    other_users: Vec<(u8, u64)>,
-}
-
-/// Counts of a window, summed up over its hours.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct WindowCounts {
-    /// By type.
-    pub types: BTreeMap<String, EventCount>,
-    /// By user.
-    pub users: BTreeMap<String, u64>,
-    /// Events of users beyond those that are counted by name.
-    pub other_users: u64,
+pub(super) struct HourMinutes {
+    pub(super) types: Vec<Vec<(u8, u64, u64)>>,
+    pub(super) users: Vec<Vec<(u8, u64)>>,
+    pub(super) other_users: Vec<(u8, u64)>,
 }
 
 impl EventCount {
@@ -231,58 +219,6 @@ impl UserHour {
     }
 }
 
-impl WindowCounts {
-    /// Adds the totals of an hour.
-    pub(super) fn add_hour(&mut self, totals: &[u8]) -> Result<()> {
-        let HourTotals { types, users, other_users } = read_totals(totals)?;
-        for (name, events, bytes) in types {
-            entry(&mut self.types, name).add(EventCount { events, bytes });
-        }
-        for (name, events) in users {
-            *entry(&mut self.users, name) += events;
-        }
-        self.other_users += other_users;
-        Ok(())
-    }
-
-    /// Adds some minutes of an hour.
-    pub(super) fn add_minutes(
-        &mut self,
-        totals: &[u8],
-        minutes: &[u8],
-        part: &Range<u8>,
-    ) -> Result<()> {
-        let (totals, minutes) = (read_totals(totals)?, read_minutes(minutes)?);
-        for ((name, ..), minutes) in totals.types.into_iter().zip(minutes.types) {
-            for (_, events, bytes) in
-                minutes.into_iter().filter(|(minute, ..)| part.contains(minute))
-            {
-                entry(&mut self.types, name).add(EventCount { events, bytes });
-            }
-        }
-        let in_part = |minutes: Vec<(u8, u64)>| -> u64 {
-            let is_in = |(minute, _): &(u8, u64)| part.contains(minute);
-            minutes.into_iter().filter(is_in).map(|(_, events)| events).sum()
-        };
-        for ((name, _), minutes) in totals.users.into_iter().zip(minutes.users) {
-            let events = in_part(minutes);
-            if events > 0 {
-                *entry(&mut self.users, name) += events;
-            }
-        }
-        self.other_users += in_part(minutes.other_users);
-        Ok(())
-    }
-
-    /// Adds an event that is not in the rollups yet.
-    pub(super) fn add_event(&mut self, record: &EventRecord<'_>, user: Option<&str>) {
-        entry(&mut self.types, record.event_type).add(record.count());
-        if let Some(user) = user {
-            *entry(&mut self.users, user) += 1;
-        }
-    }
-}
-
 /// Calls `each` with the minutes of an hour, of one type or of all.
 pub(super) fn read_type_minutes(
     totals: &[u8],
@@ -301,22 +237,23 @@ pub(super) fn read_type_minutes(
     Ok(())
 }
 
-fn read_totals(totals: &[u8]) -> Result<HourTotals<'_>> {
+pub(super) fn read_totals(totals: &[u8]) -> Result<HourTotals<'_>> {
     postcard::from_bytes(totals).map_err(|error| corrupt(&error))
 }
 
-fn read_minutes(minutes: &[u8]) -> Result<HourMinutes> {
+pub(super) fn read_minutes(minutes: &[u8]) -> Result<HourMinutes> {
     postcard::from_bytes(minutes).map_err(|error| corrupt(&error))
 }
 
 /// The value of a name.
-fn entry<'m, T: Default>(map: &'m mut BTreeMap<String, T>, name: &str) -> &'m mut T {
+pub(super) fn entry<'m, T: Default>(map: &'m mut BTreeMap<String, T>, name: &str) -> &'m mut T {
     map.entry(name.to_owned()).or_default()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::rollups::window_counts::WindowCounts;
 
     const ONE: EventCount = EventCount { events: 1, bytes: 10 };
 

@@ -34,6 +34,7 @@ mod histogram;
 mod labels;
 mod months;
 mod type_outcomes;
+mod window_counts;
 mod windows;
 
 pub use activity::{ACCOUNTS_SAMPLED_FROM, AccountRow, EventTypeRow};
@@ -41,12 +42,13 @@ pub use buckets::{BucketPage, BucketUnit, DAYS_PER_PAGE, MetricsScope, TimeBucke
 pub use delivery_hour::DeliveryCounts;
 pub(in crate::store) use delta::CountedEvent;
 pub(in crate::store) use erasure::{RollupErasure, erase_some, fold_all, uncount};
-pub use event_hour::{EventCount, OTHER_TYPES, TYPES_COUNTED_MAX, USERS_COUNTED_MAX, WindowCounts};
+pub use event_hour::{EventCount, OTHER_TYPES, TYPES_COUNTED_MAX, USERS_COUNTED_MAX};
 pub use fold::{DELTAS_COUNTED_MAX, FoldStep};
 pub use groups::{AccountGroup, EndpointGroup, EndpointWindow, GROUPS_PER_PAGE, GroupPage};
 pub use histogram::LatencyHistogram;
 pub(in crate::store) use labels::{LabelsByEvent, labels_statement, read_labels_row};
 pub use months::MonthUsage;
+pub use window_counts::WindowCounts;
 pub use windows::CountedWindow;
 
 /// Deltas of an organisation that a read adds at most.

@@ -5,10 +5,11 @@ use std::collections::BTreeMap;
 use super::DELTAS_READ_MAX;
 use super::delivery_hour::DeliveryCounts;
 use super::delta::{DeltaRecord, EventRecord, OutcomeRecord, read_labelled};
-use super::event_hour::WindowCounts;
+use super::event_hour::{OTHER_TYPES, entry};
 use super::folded::{ALL_ACCOUNTS, Activity};
 use super::labels::OutcomeLabels;
 use super::type_outcomes::add_outcomes;
+use super::window_counts::{WindowCounts, keep_most};
 use crate::domain::{MinuteSpan, OrgId, Timestamp};
 use crate::store::engine::{Row, args};
 use crate::store::{Result, Store};
@@ -40,6 +41,9 @@ const SQL: &str = "SELECT 'account' AS part, CAST(NULL AS bigint) AS hour,
     UNION ALL
     SELECT 'delta', NULL, body, labels, NULL, NULL, NULL, NULL
     FROM (SELECT body, labels FROM rollup_deltas WHERE org_id = $1 ORDER BY id LIMIT $7) d";
+
+/// Types of a window whose outcomes are counted by name, each with two histograms.
+const TYPES_WITH_OUTCOMES_MAX: usize = 5_000;
 
 /// What is counted in a window.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -128,7 +132,9 @@ impl WindowReading<'_> {
         }
         let Some(totals) = row.get_opt::<Vec<u8>>("outcome_totals")? else { return Ok(()) };
         let minutes: Vec<u8> = row.get_opt("outcome_minutes")?.unwrap_or_default();
-        add_outcomes(outcomes, &totals, &minutes, part.as_ref())
+        add_outcomes(outcomes, &totals, &minutes, part.as_ref())?;
+        limit_outcomes(outcomes);
+        Ok(())
     }
 
     /// Adds what is not folded yet.
@@ -138,7 +144,11 @@ impl WindowReading<'_> {
         read_labelled(&body, labels.as_deref(), |record, labels| match record {
             DeltaRecord::Event(event) => self.add_event(&event),
             DeltaRecord::Outcome(outcome) => self.add_outcome(&outcome, labels),
-        })
+        })?;
+        let CountedWindow { counts, outcomes, .. } = &mut self.window;
+        counts.limit();
+        limit_outcomes(outcomes);
+        Ok(())
     }
 
     fn add_event(&mut self, event: &EventRecord<'_>) {
@@ -163,6 +173,16 @@ impl WindowReading<'_> {
         if self.parts == WindowParts::EventsAndOutcomes && is_of && self.span.has(outcome.at()) {
             self.window.outcomes.entry(event_type.to_owned()).or_default().count_result(outcome);
         }
+    }
+}
+
+/// Sums up the types with the fewest outcomes where there are too many.
+fn limit_outcomes(outcomes: &mut BTreeMap<String, DeliveryCounts>) {
+    let mut other = DeliveryCounts::default();
+    let number = |counts: &DeliveryCounts| counts.delivered + counts.dead + counts.failed_attempts;
+    keep_most(outcomes, TYPES_WITH_OUTCOMES_MAX, number, |counts| other.merge(counts));
+    if other != DeliveryCounts::default() {
+        entry(outcomes, OTHER_TYPES).merge(&other);
     }
 }
 
