@@ -118,7 +118,8 @@ async fn deliveries_and_dead_letters_are_exported_as_they_are_listed() {
     }
 }
 
-async fn open(server: &Server, path: &str, tenant: &Tenant) -> TcpStream {
+/// Asks with a socket that takes little before somebody reads from it.
+pub(super) async fn open(server: &Server, path: &str, tenant: &Tenant) -> TcpStream {
     let address = server.base_url.strip_prefix("http://").unwrap().parse().unwrap();
     let socket = TcpSocket::new_v4().unwrap();
     socket.set_recv_buffer_size(4096).unwrap();

@@ -2,7 +2,10 @@
 
 use reqwest::Method;
 
+use crate::support::binary::Binary;
 use crate::support::server::{Server, answer};
+use crate::support::wait::until;
+use crate::support::{client, temporary};
 
 async fn metrics(server: &Server) -> String {
     server.get("/metrics", "").await.text
@@ -69,6 +72,20 @@ async fn process_store_and_journal_are_measured() {
         assert!(value(&text, series).parse::<f64>().unwrap() > 0.0, "{series}");
     }
     assert_eq!(value(&text, "hookgate_db_connections_in_use{pool=\"reads\"}"), "0");
+}
+
+#[tokio::test]
+async fn size_and_age_of_the_store_are_shown() {
+    let directory = temporary::directory();
+    let server = Binary::start(directory.path(), &[]).await;
+    let url = format!("{}/metrics", server.base_url);
+    let shown = async || client().get(&url).send().await.unwrap().text().await.unwrap();
+    until("the store is measured", async || {
+        value(&shown().await, "hookgate_database_bytes") != "0"
+    })
+    .await;
+    assert_eq!(value(&shown().await, "hookgate_oldest_event_seconds"), "0", "there is none");
+    server.stop().await;
 }
 
 #[tokio::test]

@@ -1,5 +1,6 @@
 //! `GET /api/stream` over real sockets: followed, resumed, ended.
 
+use hookgate::domain::{ChangeCursor, ChangeKind};
 use reqwest::{Method, Response};
 use serde_json::Value;
 use tokio::task::JoinSet;
@@ -8,6 +9,7 @@ use crate::support::answer::json;
 use crate::support::binary::Binary;
 use crate::support::postgres::fresh_database;
 use crate::support::server::{Server, Tenant};
+use crate::support::wait::until;
 use crate::support::{client, temporary};
 
 /// A client of a stream, as a browser's `EventSource` reads it.
@@ -34,11 +36,7 @@ impl Follower {
         assert_eq!(response.status(), 200);
         assert_eq!(response.headers()["content-type"], "text/event-stream");
         assert_eq!(response.headers()["cache-control"], "no-store");
-        // As every server does once a second: this one, and that of which the test's own store is.
-        let (store, now) = (server.app.parts.store.clone(), server.clock.now());
-        let refreshing = async move { store.system().refresh_followed(now).await };
-        server.app.call(refreshing).await.unwrap();
-        server.store.system().refresh_followed(now).await.unwrap();
+        refresh_followed(server).await;
         Self::of(response)
     }
 
@@ -80,6 +78,14 @@ impl Follower {
             }
         }
     }
+}
+
+/// As every server does once a second: this one, and that of which the test's own store is.
+async fn refresh_followed(server: &Server) {
+    let (store, now) = (server.app.parts.store.clone(), server.clock.now());
+    let refreshing = async move { store.system().refresh_followed(now).await };
+    server.app.call(refreshing).await.unwrap();
+    server.store.system().refresh_followed(now).await.unwrap();
 }
 
 async fn store(server: &Server, tenant: &Tenant, event_type: &str) {
@@ -222,4 +228,65 @@ async fn stream_shows_what_other_servers_did() {
     drop(follower);
     one.stop().await;
     other.stop().await;
+}
+
+const LONG_ANSWERS: [&str; 3] = ["/api/stream", "/api/events/export", "/api/inbox?wait=30"];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn streams_exports_and_waits_are_bounded_by_organisation_and_in_total() {
+    let server = Server::start_with(&["--streams-max=3", "--streams-per-org=2"]).await;
+    let (tenant, other) = (server.tenant("acme").await, server.tenant("other").await);
+    let first = Follower::open(&server, "/api/stream", &tenant.key, None).await;
+    let _second = Follower::open(&server, "/api/stream", &tenant.key, None).await;
+    for path in LONG_ANSWERS {
+        server.get(path, &tenant.key).await.expect_problem(429, "too_many_streams");
+    }
+    let _third = Follower::open(&server, "/api/stream", &other.key, None).await;
+    for path in LONG_ANSWERS {
+        server.get(path, &other.key).await.expect_problem(503, "streams_exhausted");
+    }
+    for path in ["/api/events", "/api/inbox"] {
+        server.get(path, &other.key).await.expect(200);
+    }
+    drop(first);
+    until("one is closed", async || server.metric("hookgate_streams_open") == 2).await;
+    Follower::open(&server, "/api/stream", &other.key, None).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn stream_whose_client_reads_nothing_holds_little_and_is_cut_off() {
+    const STEP_BYTES: u64 = 1 << 20;
+    let server = Server::start_with(&["--head-timeout=3s", "--request-timeout=3s"]).await;
+    let tenant = server.tenant("acme").await;
+    let _idle = super::exports::open(&server, "/api/stream?include=payload", &tenant).await;
+    let mut reading = Follower::open(&server, "/api/stream", &tenant.key, None).await;
+    for _ in 0..60 {
+        let payload = format!("\"{}\"", "x".repeat(200_000));
+        server.store_event(tenant.org_id, "large", &payload).await;
+    }
+    until("the stream is ended", async || {
+        assert!(server.metric("hookgate_answer_bytes_in_flight") <= 2 * STEP_BYTES);
+        server.metric("hookgate_streams_open") == 1
+    })
+    .await;
+    // One that reads goes on, although nothing came for longer than another request may take.
+    store(&server, &tenant, "last").await;
+    reading.next_of("last").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn stream_ends_at_the_stop_with_a_position_that_goes_on() {
+    let server = Server::start().await;
+    let tenant = server.tenant("acme").await;
+    let mut follower = Follower::open(&server, "/api/stream", &tenant.key, None).await;
+    store(&server, &tenant, "first").await;
+    follower.next_of("first").await;
+    server.app.request_stop();
+    assert!(follower.next().await.is_none());
+    let missed = server.store_event(tenant.org_id, "second", "1").await;
+    let position: ChangeCursor = follower.last_id.parse().unwrap();
+    let now = server.clock.now();
+    let rest = server.store.changes_after(tenant.org_id, position, now).await.unwrap();
+    let rest: Vec<_> = rest.iter().map(|(_, change)| (change.kind, change.id)).collect();
+    assert_eq!(rest, [(ChangeKind::Event, missed.id.uuid())]);
 }

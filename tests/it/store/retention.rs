@@ -25,6 +25,7 @@ on_both!(
     delivery_whose_event_is_gone_expires_when_it_is_claimed,
     audit_log_keys_and_replays_have_times_of_their_own,
     round_that_is_interrupted_is_taken_up_again,
+    size_and_age_of_the_store_are_measured,
 );
 
 const DAY: i64 = 86_400;
@@ -334,4 +335,24 @@ async fn round_that_is_interrupted_is_taken_up_again(subject: &Subject) {
     assert!(left.iter().all(|at| *at >= day(30) || kept.contains(at)), "{left:?}");
     let payloads = "SELECT count(*) FROM events WHERE length(payload) > 0";
     assert!(subject.count(payloads).await <= 3);
+}
+
+async fn size_and_age_of_the_store_are_measured(subject: &Subject) {
+    let (org, other) = (add_org(subject).await, add_org(subject).await);
+    let system = || subject.store.system();
+    assert_eq!(system().oldest_event().await.unwrap(), None);
+    // On PostgreSQL it is known to the day.
+    let known = |number| if subject.is_postgres() { at(number * DAY) } else { day(number) };
+    let before = system().database_bytes().await.unwrap();
+    for (org, number) in [(org, 3), (other, 2), (org, 40)] {
+        let large = (0..100).map(|_| {
+            let payload = format!("\"{}\"", "x".repeat(10_000)).into_bytes().into();
+            Event { payload, ..some_event(org, "a.b", day(number)) }
+        });
+        persist(subject, &large.collect::<Vec<_>>(), day(number)).await;
+    }
+    assert!(system().database_bytes().await.unwrap() > before);
+    assert_eq!(system().oldest_event().await.unwrap(), Some(known(2)));
+    enforce(subject, &keep(10), day(20)).await;
+    assert_eq!(system().oldest_event().await.unwrap(), Some(known(40)));
 }
