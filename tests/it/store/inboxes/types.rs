@@ -30,16 +30,16 @@ async fn types_are_chosen_exactly_or_by_prefix(subject: &Subject) {
 
 /// The types with a prefix are looked at one after the other, whatever is hidden of the first ones.
 async fn prefix_passes_over_what_is_in_flight(subject: &Subject) {
-    const HIDDEN: i64 = 3_000;
+    const HIDDEN: u32 = 3_000;
     let org = add_org(subject).await;
     let inbox = add_inbox(subject, org, |_| ()).await;
     for part in 0..HIDDEN / 500 {
         let times = part * 500..(part + 1) * 500;
-        let events: Vec<_> = times.map(|seconds| some_event(org, "a.a", at(seconds))).collect();
+        let events: Vec<_> = times.map(|seconds| some_event(org, "a.a", at(seconds.into()))).collect();
         persist(subject, &events, at(0)).await;
     }
     let hidden = receive_max(&subject.store, org, &inbox, 10_000, at(1)).await;
-    assert_eq!(hidden.len() as i64, HIDDEN);
+    assert_eq!(hidden.len(), HIDDEN as usize);
     persist(subject, &[some_event(org, "b", at(1)), some_event(org, "a.b", at(1))], at(1)).await;
     let filter: EventTypeFilter = "a.*".parse().unwrap();
     let (store, plans) = subject.store.measuring_plans();
@@ -51,6 +51,6 @@ async fn prefix_passes_over_what_is_in_flight(subject: &Subject) {
     let instructions = plans
         .take()
         .iter()
-        .find_map(|plan| plan.rsplit_once("instructions: ")?.1.trim().parse::<i64>().ok());
+        .find_map(|plan| plan.rsplit_once("instructions: ")?.1.trim().parse::<u32>().ok());
     assert!(instructions.is_none_or(|instructions| instructions < HIDDEN), "{instructions:?}");
 }
