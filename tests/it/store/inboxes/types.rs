@@ -35,7 +35,8 @@ async fn prefix_passes_over_what_is_in_flight(subject: &Subject) {
     let inbox = add_inbox(subject, org, |_| ()).await;
     for part in 0..HIDDEN / 500 {
         let times = part * 500..(part + 1) * 500;
-        let events: Vec<_> = times.map(|seconds| some_event(org, "a.a", at(seconds.into()))).collect();
+        let events: Vec<_> =
+            times.map(|seconds| some_event(org, "a.a", at(seconds.into()))).collect();
         persist(subject, &events, at(0)).await;
     }
     let hidden = receive_max(&subject.store, org, &inbox, 10_000, at(1)).await;
