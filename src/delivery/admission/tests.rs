@@ -255,6 +255,17 @@ impl<T> Admission<T> {
         state.is_none_or(|state| state.held() == 0 && state.left_in_store == 0)
     }
 
+    /// Slots that are free and promised to nobody.
+    pub(in crate::delivery) fn unpromised(&self) -> usize {
+        self.limits.slots.saturating_sub(self.total.in_flight + self.total.promised)
+    }
+
+    /// What is in memory for an endpoint, and how much of that is promised a slot.
+    pub(in crate::delivery) fn held_of(&self, endpoint: EndpointId) -> (usize, usize) {
+        let state = self.endpoints.get(&endpoint);
+        state.map_or((0, 0), |state| (state.held(), state.promised))
+    }
+
     /// Places that are reserved.
     pub(in crate::delivery) fn reserved(&self) -> usize {
         self.total.reserved

@@ -78,10 +78,6 @@ impl Oracle {
         assert!(of_org == 0 || of_org < 4 * free, "an organisation has more than its share");
         let concurrency = if endpoint.policy.ordered { 1 } else { LIMITS.concurrency };
         assert!(of_it < concurrency, "an endpoint has more than its slots");
-        let is_slow = self.flights.iter().filter(of).any(|it| now.since(it.began) > SLOW);
-        assert!(!is_slow || free > RESERVE, "a slow endpoint takes the reserve");
-        let is_unknown = is_slow || !self.tried.contains(&id);
-        assert!(!is_unknown || of_it == 0 || free > RESERVE, "more than one slot of the reserve");
         let record = self.records.get(&id).copied().unwrap_or_default();
         assert!(record.gone_until.is_none_or(|until| until <= now), "sent to one that is gone");
         if let Some(until) = record.paused_until {
@@ -110,6 +106,24 @@ impl Oracle {
             began: now,
             is_probe: record.paused_until.is_some(),
         });
+    }
+
+    /// Places have been reserved: so many for each of these endpoints, which had some in memory and a part of these with a
+    /// promised slot. So many slots were free before, and promised to nobody.
+    ///
+    /// # Panics
+    /// When they must not be.
+    pub(super) fn reserved(&self, all: &[(EndpointId, usize, (usize, usize))], free: usize, now: Monotonic) {
+        let is_slow = |id: EndpointId| {
+            self.flights.iter().any(|it| it.endpoint == id && now.since(it.began) > SLOW)
+        };
+        let slow = all.iter().filter(|(id, ..)| is_slow(*id)).map(|(_, count, _)| count);
+        let slow: usize = slow.sum();
+        assert!(slow <= free.saturating_sub(RESERVE), "slow endpoints take the reserve");
+        for (id, count, (held, promised)) in all {
+            let is_first = self.tried.contains(id) || held + count <= 1;
+            assert!(is_first || free + promised > RESERVE, "more than one slot of the reserve: {id}");
+        }
     }
 
     /// An attempt has ended. `version` is that of the endpoint in the store.

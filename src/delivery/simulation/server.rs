@@ -131,8 +131,12 @@ impl Server {
                 let is_idle = self.admission.is_idle(endpoint.id);
                 let has_slot =
                     self.admission.in_flight() + self.admission.reserved() < LIMITS.slots;
+                let (held, free) =
+                    (self.admission.held_of(endpoint.id), self.admission.unpromised());
                 let offer = self.admission.offer(endpoint, of_org.version, BYTES, now);
                 let leased = offer == Offer::Start;
+                let reserved = leased.then_some((endpoint.id, 1, held));
+                self.oracle.reserved(reserved.as_slice(), free, now);
                 let is_current = self.is_current(event.org, &of_org);
                 assert!(is_current || !leased, "offered for what an endpoint was");
                 if is_idle && has_slot && is_healthy(endpoint) && is_current {
@@ -241,7 +245,16 @@ impl Server {
                 ordered,
             }));
         }
+        let free = self.admission.unpromised();
+        let ids = targets.iter().map(|target| target.endpoint.id);
+        let held: BTreeMap<EndpointId, _> =
+            ids.map(|id| (id, self.admission.held_of(id))).collect();
         let granted = self.admission.grant(&targets, CLAIM_MAX, now);
+        let reserved = granted.iter().map(|granted| {
+            let id = granted.target.endpoint.id;
+            (id, granted.count, held[&id])
+        });
+        self.oracle.reserved(&reserved.collect::<Vec<_>>(), free, now);
         (!granted.is_empty()).then_some(SimClaim { granted })
     }
 

@@ -153,6 +153,7 @@ impl World {
                 CROWD_FROM => world.add_endpoints(org, &[SimReceiver::Quick; 3]),
                 7 | 11 => world.add_endpoints(org, &[SimReceiver::Slow; 12]),
                 _ if is_healthy_org(org) => world.add_endpoints(org, &[SimReceiver::Quick]),
+                _ if seed % 8 == 7 => world.add_endpoints(org, &[SimReceiver::Slow; 2]),
                 _ if org % 3 == 0 => world.add_endpoints(org, &[SimReceiver::Flaky]),
                 _ => world.add_endpoints(org, &[SimReceiver::Storms; 2]),
             }
