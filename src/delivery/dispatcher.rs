@@ -58,7 +58,7 @@ pub(super) struct Dispatcher {
     /// Wakes it to scan the store.
     pub(super) wake: Wake,
     /// `None` while a claim is in flight.
-    pub(super) claimer: Option<Claimer>,
+    pub(super) claimer: Option<Box<Claimer>>,
     pub(super) scan: ScanDemand,
     /// How long after the last claim for endpoints with room the next one may be made.
     pub(super) claim_pause: Pause,
@@ -97,7 +97,7 @@ pub(super) enum TaskEnd {
     /// An attempt.
     Attempt { ticket: Ticket, finished: FinishedAttempt },
     /// A claim, and whether the scan is to go on.
-    Claim { claimer: Claimer, result: Result<bool, StoreError> },
+    Claim { claimer: Box<Claimer>, result: Result<bool, StoreError> },
 }
 
 impl Dispatcher {

@@ -260,7 +260,7 @@ impl DeliveryService {
             metrics,
             attempter: Arc::new(attempter),
             wake,
-            claimer: Some(Claimer::new(store, dispatch.clone())),
+            claimer: Some(Box::new(Claimer::new(store, dispatch.clone()))),
             dispatch,
             scan: ScanDemand::default(),
             claim_pause: Pause::default(),
