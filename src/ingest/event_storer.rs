@@ -156,14 +156,14 @@ impl EventStorer {
             return Ok(());
         }
         let mut backoff = new_backoff();
-        let (mut tries, mut tried) = (0, None);
+        let (mut count, mut tried) = (0, None);
         loop {
             let error = match self.try_persist(events, endpoints, &mut tried).await {
                 Ok(()) => return Ok(()),
                 Err(error) => error,
             };
-            tries += u32::from(!error.is_connection());
-            if is_final(&error) || tries >= tries_max {
+            count += u32::from(!error.is_connection());
+            if is_final(&error) || count >= tries_max {
                 return Err(error);
             }
             back_off(&mut backoff, &error).await;

@@ -157,7 +157,9 @@ fn refused_event_holds_back_what_is_ordered_behind_it_alone() {
     store(&waiting, shares);
     assert!(!batch.is_stored());
     let parts = [(); 2].map(|()| waiting.next_refused().now_or_never().unwrap());
-    parts.into_iter().for_each(|part| waiting.settled(part));
+    for part in parts {
+        waiting.settled(part);
+    }
     assert!(batch.is_stored());
     assert_eq!(waiting.queues().by_org.len(), 0);
 }
