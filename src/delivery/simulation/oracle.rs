@@ -56,8 +56,10 @@ struct SimRecord {
 pub(super) struct Oracle {
     flights: Vec<SimFlight>,
     records: BTreeMap<EndpointId, SimRecord>,
-    /// Endpoints with an attempt that ended.
-    tried: BTreeSet<EndpointId>,
+    /// Endpoints with an attempt that ended, and whether all of them took long.
+    tried: BTreeMap<EndpointId, bool>,
+    /// Endpoints that have changed: how fast they are may have been forgotten.
+    changed: BTreeSet<EndpointId>,
     /// The place in the queue of the last delivery that started.
     queued: BTreeMap<EndpointId, u64>,
     /// When the last attempts began.
@@ -113,16 +115,26 @@ impl Oracle {
     ///
     /// # Panics
     /// When they must not be.
-    pub(super) fn reserved(&self, all: &[(EndpointId, usize, (usize, usize))], free: usize, now: Monotonic) {
+    pub(super) fn reserved(
+        &self,
+        all: &[(EndpointId, usize, (usize, usize))],
+        free: usize,
+        now: Monotonic,
+    ) {
         let is_slow = |id: EndpointId| {
-            self.flights.iter().any(|it| it.endpoint == id && now.since(it.began) > SLOW)
+            let always = self.tried.get(&id) == Some(&true) && !self.changed.contains(&id);
+            let is_long = |it: &SimFlight| it.endpoint == id && now.since(it.began) > SLOW;
+            always || self.flights.iter().any(is_long)
         };
         let slow = all.iter().filter(|(id, ..)| is_slow(*id)).map(|(_, count, _)| count);
         let slow: usize = slow.sum();
         assert!(slow <= free.saturating_sub(RESERVE), "slow endpoints take the reserve");
         for (id, count, (held, promised)) in all {
-            let is_first = self.tried.contains(id) || held + count <= 1;
-            assert!(is_first || free + promised > RESERVE, "more than one slot of the reserve: {id}");
+            let is_first = self.tried.contains_key(id) || held + count <= 1;
+            assert!(
+                is_first || free + promised > RESERVE,
+                "more than one slot of the reserve: {id}"
+            );
         }
     }
 
@@ -137,7 +149,7 @@ impl Oracle {
     ) {
         let index = self.flights.iter().position(|flight| flight.delivery == held.id);
         let flight = self.flights.swap_remove(index.expect("it began"));
-        self.tried.insert(flight.endpoint);
+        *self.tried.entry(flight.endpoint).or_insert(true) &= now.since(flight.began) > SLOW;
         let record = self.records.entry(flight.endpoint).or_default();
         // A success that began before the pause says nothing about it.
         let ends_pause = flight.is_probe || record.paused_until.is_none();
@@ -176,6 +188,7 @@ impl Oracle {
     /// An endpoint has changed: what was seen of it no longer counts. One that has moved starts afresh; of another,
     /// nobody can tell.
     pub(super) fn forget(&mut self, endpoint: EndpointId, is_moved: bool) {
+        self.changed.insert(endpoint);
         let (is_unclear, may_be_held) = (!is_moved, !is_moved);
         self.records.insert(endpoint, SimRecord { is_unclear, may_be_held, ..<_>::default() });
     }
