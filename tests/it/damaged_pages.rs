@@ -84,7 +84,8 @@ impl Filled {
              GROUP BY page HAVING bool_and(endpoint_id = $1) ORDER BY page LIMIT 1",
         );
         let page = page.bind(self.of_it.0.uuid()).fetch_one(&mut database).await.unwrap();
-        // A small table would be read as a whole.
+        // A small table, or one that is not known, would be read as a whole.
+        sqlx::raw_sql("VACUUM ANALYZE pending_deliveries").execute(&mut database).await.unwrap();
         let by_index = "DO $$ BEGIN EXECUTE format(
             'ALTER DATABASE %I SET enable_seqscan = off', current_database()); END $$";
         sqlx::raw_sql(by_index).execute(&mut database).await.unwrap();
