@@ -9,7 +9,8 @@ use super::{
 };
 use crate::domain::{OrgId, Timestamp};
 use crate::store::engine::{
-    Args, Dialect, Engine, PgSession, PostgresEngine, Row, Tx, Value, answered, args, column, timestamptz,
+    Args, Dialect, Engine, PgSession, PostgresEngine, Row, Tx, Value, answered, args, column,
+    timestamptz,
 };
 use crate::store::{Result, Store, claims};
 
