@@ -149,7 +149,7 @@ pub type CliError = Box<dyn std::error::Error + Send + Sync>;
 /// Runs the command.
 pub async fn run(cli: Cli) -> Result<(), CliError> {
     match cli.command {
-        Command::Serve(config) => serve::run(&config).await,
+        Command::Serve(config) => Box::pin(serve::run(&config)).await,
         Command::Migrate(command) => migrate::run(command).await,
         Command::Org(command) => org::run(command).await,
         Command::Key(command) => key::run(command).await,

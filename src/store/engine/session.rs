@@ -216,9 +216,10 @@ impl Drop for PgSession {
         let in_transaction = self.in_transaction;
         runtime.spawn(async move {
             let ending = async {
-                match in_transaction {
-                    true => sqlx::raw_sql("ROLLBACK").execute(&mut *connection).await.map(drop),
-                    false => connection.ping().await,
+                if in_transaction {
+                    sqlx::raw_sql("ROLLBACK").execute(&mut *connection).await.map(drop)
+                } else {
+                    connection.ping().await
                 }
             };
             if !matches!(timeout(ANSWER_MAX, ending).await, Ok(Ok(()))) {

@@ -1,4 +1,4 @@
-//! A primary that is gone: its standby lacks what it committed last, or nothing tells that it is gone.
+//! A primary that is gone: its standby lacks what it committed last, or it has become unreachable.
 
 use std::net::SocketAddr;
 
@@ -6,7 +6,7 @@ use sqlx::postgres::PgRow;
 use sqlx::{AssertSqlSafe, Connection, FromRow, PgConnection};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
-use tokio::task::{JoinHandle, block_in_place};
+use tokio::task::{JoinSet, block_in_place};
 
 use super::{post, stored};
 use crate::support::answer::{answer, json};
@@ -73,11 +73,12 @@ async fn running_server_stores_again_what_a_promoted_standby_lacks() {
     assert!(log.iter().any(|line| line.contains("stored again where it is missing")), "{log:#?}");
 }
 
-/// A host that is gone without a word: nothing on its connections is answered any more, and none is closed.
+/// A host that becomes unreachable: nothing on its connections is answered any more, and none is closed.
 struct Vanishing {
     address: SocketAddr,
     gone: watch::Sender<()>,
-    serving: JoinHandle<()>,
+    /// Ends when this is dropped.
+    _serving: JoinSet<()>,
 }
 
 impl Vanishing {
@@ -86,12 +87,14 @@ impl Vanishing {
         let address = listener.local_addr().unwrap();
         let gone = watch::Sender::new(());
         let going = gone.subscribe();
-        let serving = tokio::spawn(async move {
+        let mut serving = JoinSet::new();
+        serving.spawn(async move {
+            let mut connections = JoinSet::new();
             loop {
                 let (mut client, _) = listener.accept().await.unwrap();
                 let (host, mut going) = (host.clone(), going.clone());
                 going.mark_unchanged();
-                tokio::spawn(async move {
+                connections.spawn(async move {
                     let mut server = TcpStream::connect(&host).await.unwrap();
                     tokio::select! {
                         _ = tokio::io::copy_bidirectional(&mut client, &mut server) => {}
@@ -100,7 +103,7 @@ impl Vanishing {
                 });
             }
         });
-        Self { address, gone, serving }
+        Self { address, gone, _serving: serving }
     }
 
     /// The connections of now end in nothing. Later ones reach the database.
@@ -110,7 +113,7 @@ impl Vanishing {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn statement_of_a_host_that_is_gone_without_a_word_is_not_waited_for_for_ever() {
+async fn statement_of_an_unreachable_host_is_not_waited_for_for_ever() {
     let database = block_in_place(PrivatePostgres::start);
     let name = database.fresh_database().await.rsplit('/').next().unwrap().to_owned();
     let host = Vanishing::before(database.host()).await;
@@ -138,5 +141,5 @@ async fn statement_of_a_host_that_is_gone_without_a_word_is_not_waited_for_for_e
     post(&server, &key, 5).await;
     stored(&database.url(&name), 15).await;
     server.stop().await;
-    host.serving.abort();
+    drop(host);
 }
