@@ -161,6 +161,14 @@ impl Store {
         System(self)
     }
 
+    /// A store that can be reached and has no tables, so that it takes nothing. For tests.
+    #[cfg(test)]
+    pub(crate) async fn without_tables(directory: &Path) -> Self {
+        let config = StoreConfig::in_directory(directory);
+        let metrics = StoreMetrics::register(&crate::telemetry::Registry::new()).unwrap();
+        Self::open_sqlite(&config.sqlite_path(), &config, metrics).await.unwrap()
+    }
+
     /// Opens a SQLite file, creating it and its directory when missing. Does not migrate.
     pub async fn open_sqlite(
         path: &Path,
