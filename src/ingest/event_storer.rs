@@ -13,7 +13,7 @@ use std::time::Duration;
 use super::batch_parts::{Endpoints, deliveries, fitting, is_ordered};
 use super::metrics::IngestMetrics;
 use super::record;
-use super::refused_events::{Refusal, TakenBatches};
+use super::refused_events::{RefusedSince, TakenBatches};
 use super::store_span::StoreSpan;
 use crate::delivery::AdmissionDoor;
 use crate::domain::{Event, EventId, LeaseToken, OrgId};
@@ -92,7 +92,7 @@ impl EventStorer {
         endpoints: &Endpoints,
     ) -> HashSet<EventId> {
         let mut parts = vec![(events.to_vec(), TRIES_MAX)];
-        let mut refused = Refused::default();
+        let mut refused = RefusedIds::default();
         let mut pace = new_backoff();
         let mut taken = self.stored.now();
         while let Some((mut part, tries_max)) = parts.pop() {
@@ -126,7 +126,11 @@ impl EventStorer {
 
     /// Tries an event again that the store refused. `true` when it is stored, or set aside because the store refuses it for
     /// good, or has for long while it took others.
-    pub(super) async fn store_refused(&self, event: &Arc<Event>, refusal: &mut Refusal) -> bool {
+    pub(super) async fn store_refused(
+        &self,
+        event: &Arc<Event>,
+        refusal: &mut RefusedSince,
+    ) -> bool {
         let events = std::slice::from_ref(event);
         let endpoints = self.endpoints(events).await;
         let (taken, at) = (self.stored.now(), self.clock.monotonic());
@@ -262,13 +266,13 @@ impl EventStorer {
 
 /// What the store has refused of a batch.
 #[derive(Default)]
-struct Refused {
+struct RefusedIds {
     ids: HashSet<EventId>,
     /// Organisations of which nothing more is stored, since it would be out of order.
     in_order: HashSet<OrgId>,
 }
 
-impl Refused {
+impl RefusedIds {
     fn add(&mut self, event: &Event, is_ordered: bool) {
         self.ids.insert(event.id);
         if is_ordered {

@@ -37,7 +37,7 @@ pub(super) struct RefusedPart {
     batch: Arc<UnstoredBatch>,
     first: Arc<Event>,
     behind: VecDeque<Arc<Event>>,
-    pub(super) refusal: Refusal,
+    pub(super) refusal: RefusedSince,
     /// Where it is of a share of what waits.
     in_backlog: Option<Arc<BacklogGuard>>,
 }
@@ -51,14 +51,14 @@ pub(super) struct TakenBatches {
 
 /// For how long the store is known to refuse an event while it takes others.
 #[derive(Clone, Copy, Default, Debug)]
-pub(super) struct Refusal {
+pub(super) struct RefusedSince {
     /// Batches that were taken before the last try.
     taken: Option<TakenBatches>,
     /// When it was first known to have taken others since it refused this one.
     since: Option<Monotonic>,
 }
 
-impl Refusal {
+impl RefusedSince {
     /// Notes that a try was refused that began `at` this time, when so many batches were taken. Returns for how long the
     /// store has refused the event while it took others like it; `None` if it has taken none since the try before: then all
     /// may be refused for a reason that concerns everybody.
@@ -119,7 +119,7 @@ impl RefusedEvents {
         while let Some(first) = events.pop_front() {
             let behind = if in_order { std::mem::take(&mut events) } else { VecDeque::new() };
             let (batch, in_backlog) = (Arc::clone(batch), in_backlog.cloned());
-            let refusal = Refusal::default();
+            let refusal = RefusedSince::default();
             self.parts.push_back(RefusedPart { batch, first, behind, refusal, in_backlog });
         }
         self.parts.len() - before
@@ -151,7 +151,7 @@ impl RefusedEvents {
             }
         }
         let Some(first) = behind.pop_front() else { return in_backlog.map(|_| org) };
-        let refusal = Refusal::default();
+        let refusal = RefusedSince::default();
         self.parts.push_front(RefusedPart { batch, first, behind, refusal, in_backlog });
         None
     }
@@ -168,13 +168,13 @@ mod tests {
     #[test]
     fn time_counts_only_while_others_of_the_kind_are_taken_between_two_tries() {
         let at = |minute: u64| Monotonic::ZERO.plus(Duration::from_mins(minute));
-        let mut refusal = Refusal::default();
+        let mut refusal = RefusedSince::default();
         assert_eq!(refusal.again(true, taken(5, 5), at(0)), None, "it may be the store");
         assert_eq!(refusal.again(true, taken(5, 9), at(5)), None, "others than it");
         assert_eq!(refusal.again(true, taken(6, 10), at(6)), Some(Duration::ZERO));
         assert_eq!(refusal.again(true, taken(6, 10), at(9)), None, "the store may have gone");
         assert_eq!(refusal.again(true, taken(7, 11), at(10)), Some(Duration::from_mins(4)));
-        let mut refusal = Refusal::default();
+        let mut refusal = RefusedSince::default();
         assert_eq!(refusal.again(false, taken(5, 5), at(0)), None);
         assert_eq!(refusal.again(false, taken(6, 6), at(1)), Some(Duration::ZERO));
     }

@@ -348,4 +348,6 @@ fn partition(
 }
 
 #[cfg(test)]
+mod model_tests;
+#[cfg(test)]
 mod tests;
