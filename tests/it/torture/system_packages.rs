@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::task::block_in_place;
+use tokio::task::{JoinSet, block_in_place};
 
 use super::consumer::{ERASURES_LEFT, Eraser};
 use super::database::Database;
@@ -124,16 +124,14 @@ async fn stop_does_not_wait_for_a_disk_that_hangs() {
     let mut dice = Dice::new("disk that hangs");
     let (disk, mut station) = powered(&mut dice, None, &[("SHUTDOWN_TIMEOUT", "500ms")]).await;
     let mut sender = station.sender();
-    let posting =
-        tokio::spawn(
-            async move { sender.post("/api/events", r#"{"type":"a","payload":1}"#).await },
-        );
+    let mut posting = JoinSet::new();
+    posting.spawn(async move { sender.post("/api/events", r#"{"type":"a","payload":1}"#).await });
     disk.strike(HANG).await;
     let server = station.ask_to_stop();
     // The system keeps the process until the sync ends, but nothing of it runs.
     server.left_main().await;
     disk.go_on();
-    let lost = posting.await.unwrap().map(|reply| reply.status);
+    let lost = posting.join_next().await.unwrap().unwrap().map(|reply| reply.status);
     let (status, log) = server.ended().await;
     assert!(status.success(), "{status}: {log:#?}");
     assert!(log.iter().any(|line| line.contains("does not close; leaving it")), "{log:#?}");
