@@ -239,8 +239,17 @@ impl EventStorer {
         let (org, event) = (event.org_id, event.id);
         if let Some(error) = refused {
             let quarantined = self.quarantine.bytes(&format!("event-{event}"), &record);
+            let Ok(Some(copy)) = &quarantined else {
+                // Nobody else has it: the journal does not forget it.
+                tracing::error!(
+                    %org, %event, detail, %error, ?quarantined,
+                    "the store rejected an event and its dead letter, and the journal's quarantine has no room; retrying"
+                );
+                backoff.sleep().await;
+                return false;
+            };
             tracing::error!(
-                %org, %event, detail, %error, ?quarantined,
+                %org, %event, detail, %error, copy = %copy.display(),
                 "the store rejected an event and its dead letter; the journal's quarantine keeps it"
             );
         } else {
