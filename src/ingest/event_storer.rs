@@ -17,7 +17,7 @@ use super::refused_events::{RefusedSince, TakenBatches};
 use super::store_span::StoreSpan;
 use crate::delivery::AdmissionDoor;
 use crate::domain::{Event, EventId, LeaseToken, OrgId};
-use crate::journal::RecordQuarantine;
+use crate::journal::{Record, RecordQuarantine};
 use crate::runtime::{Backoff, Clock};
 use crate::store::{EventBatch, Persisted, Store, StoreError, plan_deliveries};
 use crate::telemetry::{OrgLines, Tracer};
@@ -263,6 +263,17 @@ impl EventStorer {
         }
         self.metrics.events_unstorable_total.inc();
         true
+    }
+
+    /// Quarantines a record that cannot be decoded, however long there is no file descriptor or memory for its copy.
+    pub(super) async fn set_record_aside(&self, undecodable: &Record, reason: &str) {
+        let mut backoff = new_backoff();
+        while let Err(error) = self.quarantine.record(undecodable, reason) {
+            let wait_ms = backoff.peek().as_millis();
+            tracing::error!(%error, wait_ms, "cannot quarantine a record of the journal, retrying");
+            backoff.sleep().await;
+        }
+        self.metrics.hookgate_records_undecodable_total.inc();
     }
 
     fn count(&self, persisted: &Persisted) {

@@ -269,21 +269,10 @@ impl Workers {
         for journaled in records {
             match record::decode(&journaled.payload) {
                 Ok(decoded) => events.extend(decoded),
-                Err(error) => self.set_aside(journaled, &error.to_string()).await,
+                Err(error) => self.storer.set_record_aside(journaled, &error.to_string()).await,
             }
         }
         events
-    }
-
-    /// Quarantines a record that cannot be decoded, however long there is no file descriptor or memory for its copy.
-    async fn set_aside(&self, undecodable: &Record, reason: &str) {
-        let mut backoff = new_backoff();
-        while let Err(error) = self.storer.quarantine.record(undecodable, reason) {
-            let wait_ms = backoff.peek().as_millis();
-            tracing::error!(%error, wait_ms, "cannot quarantine a record of the journal, retrying");
-            backoff.sleep().await;
-        }
-        self.storer.metrics.hookgate_records_undecodable_total.inc();
     }
 
     /// Stores the events of organisations that have few in a batch, and lets the others wait. Those of organisations with

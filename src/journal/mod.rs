@@ -23,8 +23,7 @@
 //! - The number of unacknowledged batches is bounded: the reader waits at the bound.
 //! - A failed write or sync of records poisons the journal until a restart. Durable records can still be read. Nothing
 //!   else does: a disk that is full before the first byte of a group refuses appends until there is space.
-//! - Want of file descriptors or memory is a passing condition: appends are refused until it ends, and the reader
-//!   waits.
+//! - Want of file descriptors or memory is a passing condition: until it ends, appends are refused and the reader waits.
 
 pub mod local;
 mod metrics;

@@ -13,14 +13,13 @@ use sqlx::postgres::{PgConnectOptions, PgConnection};
 use sqlx::{ConnectOptions, Connection, Postgres};
 use tokio::time::timeout;
 
+use super::session::ANSWER_MAX;
 use super::split::Pools;
 use crate::store::error::PlainError;
 use crate::store::{Result, error};
 
 /// Time between two looks at the host in use.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
-/// How long a host may take to answer; then the next one is tried.
-pub(super) const ANSWER_MAX: Duration = Duration::from_secs(3);
 /// The parameter of the URL that says what sessions must be.
 const TARGET: &str = "target_session_attrs";
 

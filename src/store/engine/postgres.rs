@@ -25,10 +25,10 @@ use sqlx::{AssertSqlSafe, ConnectOptions, Postgres, SqlStr, Transaction};
 use time::OffsetDateTime;
 use tokio::time::timeout;
 
-use super::hosts::{ANSWER_MAX, DatabaseHosts, takes_writes};
+use super::hosts::{DatabaseHosts, takes_writes};
 use super::read_pool::{ReadPool, ReadSource};
 use super::replica::{Replica, ReplicaParts};
-use super::session::{PgSession, SessionSetup};
+use super::session::{ANSWER_MAX, PgSession, SessionSetup};
 use super::split::Pools;
 use super::watches::Watches;
 use super::{Args, ConnectionSplit, QueryPlans, Row, Workload, statement};

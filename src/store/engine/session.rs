@@ -14,7 +14,6 @@ use tokio::runtime::Handle;
 use tokio::time::timeout;
 
 use super::QueryPlans;
-use super::hosts::ANSWER_MAX;
 use crate::store::{Result, StoreError, error};
 
 /// Settings of every session, in place of the server's and the role's defaults.
@@ -63,6 +62,8 @@ fn settings(set: &str, statement_timeout: Option<&str>) -> String {
     SETTINGS.iter().map(statement).collect()
 }
 
+/// How long a host may take to answer that it is there; then it is not.
+pub(super) const ANSWER_MAX: Duration = Duration::from_secs(3);
 /// The longest wait for an answer: the `statement_timeout` of a session, and a margin.
 const STATEMENT_WAIT_MAX: Duration = Duration::from_secs(35);
 /// Whether a commit here waits for a synchronous standby, which `statement_timeout` does not limit.

@@ -72,9 +72,10 @@ fn kept_segments_and_spares_give_their_space_to_the_tail() {
             }
             journal.append(&[7; 450], 1).await.unwrap();
         });
+        let has = |(path, _): &(PathBuf, Vec<u8>)| path.to_str().unwrap().contains(part);
+        until(part, || disk.files("").iter().any(has));
         drop((journal, reader));
         let disk = disk.process_crash();
-        assert!(disk.files("").iter().any(|(path, _)| path.to_str().unwrap().contains(part)));
         disk.set_faults(Faults { full_beside: Some(part), ..NO_FAULTS });
         let (journal, mut reader, recovery) = try_open(&disk, &options).unwrap();
         assert_eq!((recovery.records, journal.status().state), (1, JournalState::Open), "{part}");

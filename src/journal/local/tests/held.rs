@@ -40,16 +40,6 @@ async fn store(
     }
 }
 
-fn until(what: &str, mut is_so: impl FnMut() -> bool) {
-    for _ in 0..3_000 {
-        if is_so() {
-            return;
-        }
-        std::thread::sleep(Duration::from_millis(10));
-    }
-    panic!("never: {what}");
-}
-
 #[test]
 fn segment_of_an_undecodable_record_without_a_copy_is_held_and_can_be_replayed() {
     let disk = with_full_quarantine();

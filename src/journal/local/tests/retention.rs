@@ -37,17 +37,6 @@ fn kept(disk: &SimDisk) -> usize {
     disk.files(".kept").len()
 }
 
-/// Waits for the segment manager, which works on its own.
-fn until(what: &str, mut is_so: impl FnMut() -> bool) {
-    for _ in 0..3_000 {
-        if is_so() {
-            return;
-        }
-        std::thread::sleep(Duration::from_millis(10));
-    }
-    panic!("never: {what}");
-}
-
 #[test]
 fn stored_segments_are_kept_for_their_time() {
     let (disk, clock) = (SimDisk::default(), clock());
