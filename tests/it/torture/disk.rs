@@ -30,6 +30,9 @@ use crate::support::wait::until;
 
 const MIB: u64 = 1024 * 1024;
 
+/// Requests that are accepted while PostgreSQL's disk is full, at most: later it has room for what they bring.
+const BEHIND_FULL_DISK: u64 = 2_000;
+
 /// Writes beyond the limit fail instead of ending the process.
 const OUTLIVES_THE_LIMIT: &str = "trap '' XFSZ; exec \"$0\" serve";
 
@@ -156,12 +159,14 @@ async fn postgresql_whose_disk_is_full_is_an_outage_until_it_has_space() {
     .await;
     let (status, ready): (u16, Value) = station.get("/health/ready").await;
     assert_eq!(status, 200, "it still takes events: {ready}");
-    tokio::time::sleep(Scale::read().outage()).await;
     // Clients fail at anything but a 202.
     ledger.accepted(100).await;
+    let _ = tokio::time::timeout(Scale::read().outage(), ledger.accepted(BEHIND_FULL_DISK)).await;
+    load.end().await;
     assert!(station.health().await.queue.events > 0, "PostgreSQL took everything");
 
     fs::remove_file(&ballast).unwrap();
+    let load = Load::start(&station, &ledger, manners, &mut dice);
     ledger.accepted(100).await;
     load.end().await;
     station.drained().await;
