@@ -13,10 +13,10 @@ use std::time::Duration;
 use super::batch_parts::{Endpoints, deliveries, fitting, is_ordered};
 use super::metrics::IngestMetrics;
 use super::record;
-use super::refused_events::{RefusedSince, TakenBatches};
+use super::refused_events::{RefusedIds, RefusedSince, TakenBatches};
 use super::store_span::StoreSpan;
 use crate::delivery::AdmissionDoor;
-use crate::domain::{Event, EventId, LeaseToken, OrgId};
+use crate::domain::{Event, LeaseToken, OrgId};
 use crate::journal::{Record, RecordQuarantine};
 use crate::runtime::{Backoff, Clock};
 use crate::store::{EventBatch, Persisted, Store, StoreError, plan_deliveries};
@@ -35,18 +35,31 @@ const TRIES_MAX: u32 = 3;
 /// Events that are dead letters because of what their tenants put into them.
 static REJECTED_EVENTS: OrgLines = OrgLines::new();
 
-/// How many batches with new events were stored. Those with deliveries are counted for themselves, too: a table that is
-/// missing for them is not missed by others.
+/// Which batches with new events were stored, by numbers in the order in which they were begun. Those with deliveries are
+/// noted for themselves, too: a table that is missing for them is not missed by others.
 #[derive(Debug, Default)]
 pub(super) struct StoredBatches {
+    begun: AtomicU64,
     with_deliveries: AtomicU64,
     all: AtomicU64,
 }
 
 impl StoredBatches {
-    fn add(&self, has_deliveries: bool) {
-        self.all.fetch_add(1, Ordering::Relaxed);
-        self.with_deliveries.fetch_add(u64::from(has_deliveries), Ordering::Relaxed);
+    /// The number of a batch that is begun.
+    fn begin(&self) -> u64 {
+        self.begun.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    /// How many were begun.
+    fn begun(&self) -> u64 {
+        self.begun.load(Ordering::Relaxed)
+    }
+
+    fn add(&self, number: u64, has_deliveries: bool) {
+        self.all.fetch_max(number, Ordering::Relaxed);
+        if has_deliveries {
+            self.with_deliveries.fetch_max(number, Ordering::Relaxed);
+        }
     }
 
     fn now(&self) -> TakenBatches {
@@ -66,7 +79,7 @@ pub(super) struct EventStorer {
     pub(super) quarantine: RecordQuarantine,
     /// Records the spans of batches with events of sampled traces.
     pub(super) tracer: Tracer,
-    /// Counts the batches that were stored.
+    /// Knows which batches were stored.
     pub(super) stored: StoredBatches,
 }
 
@@ -90,13 +103,13 @@ impl EventStorer {
         &self,
         events: &[Arc<Event>],
         endpoints: &Endpoints,
-    ) -> HashSet<EventId> {
+    ) -> RefusedIds {
         let mut parts = vec![(events.to_vec(), TRIES_MAX)];
-        let mut refused = RefusedIds::default();
+        let mut refused = RefusedInBatch::default();
         let mut pace = new_backoff();
         let mut taken = self.stored.now();
         while let Some((mut part, tries_max)) = parts.pop() {
-            refused.keep_behind(&mut part);
+            refused.keep_behind(&mut part, self.stored.begun());
             let deliveries_max = self.store.system().deliveries_at_once();
             let rest = part.split_off(fitting(&part, endpoints, deliveries_max));
             if !rest.is_empty() {
@@ -106,7 +119,8 @@ impl EventStorer {
             if let [event] = &part[..] {
                 let is_settled = is_final(&error) && self.set_aside(event, &error, false).await;
                 if !is_settled {
-                    refused.add(event, is_ordered(endpoints, &event.org_id));
+                    let is_ordered = is_ordered(endpoints, &event.org_id);
+                    refused.add(event, self.stored.begun(), is_ordered);
                 }
             } else {
                 // The second half first: the stack returns the first half next.
@@ -194,13 +208,14 @@ impl EventStorer {
         *tried = Some(lease.token);
         let batch = EventBatch { events, endpoints, deliveries: &deliveries, lease: Some(lease) };
         let span = StoreSpan::begin(&self.tracer, &self.clock, events);
+        let number = self.stored.begin();
         let persisted = self.store.system().persist_events(batch, now).await;
         if let Some(span) = span {
             self.tracer.record(|| span.ended(events, &persisted));
         }
         let mut persisted = persisted?;
         if persisted.stored > 0 {
-            self.stored.add(persisted.planned > 0);
+            self.stored.add(number, persisted.planned > 0);
         }
         self.count(&persisted);
         offered.stored(&deliveries, &mut persisted);
@@ -286,29 +301,29 @@ impl EventStorer {
 
 /// What the store has refused of a batch.
 #[derive(Default)]
-struct RefusedIds {
-    ids: HashSet<EventId>,
+struct RefusedInBatch {
+    ids: RefusedIds,
     /// Organisations of which nothing more is stored, since it would be out of order.
     in_order: HashSet<OrgId>,
 }
 
-impl RefusedIds {
-    fn add(&mut self, event: &Event, is_ordered: bool) {
-        self.ids.insert(event.id);
+impl RefusedInBatch {
+    fn add(&mut self, event: &Event, begun: u64, is_ordered: bool) {
+        self.ids.insert(event.id, begun);
         if is_ordered {
             self.in_order.insert(event.org_id);
         }
     }
 
     /// Removes what is behind something that was refused.
-    fn keep_behind(&mut self, part: &mut Vec<Arc<Event>>) {
+    fn keep_behind(&mut self, part: &mut Vec<Arc<Event>>, begun: u64) {
         if self.in_order.is_empty() {
             return;
         }
         part.retain(|event| {
             let is_behind = self.in_order.contains(&event.org_id);
             if is_behind {
-                self.ids.insert(event.id);
+                self.ids.insert(event.id, begun);
             }
             !is_behind
         });

@@ -91,10 +91,10 @@ impl JournalReplay {
         Self { store, clock, since, waiting_from, dry_run, sets_aside, counted }
     }
 
-    /// Makes an event whose statement fails while the store is there, as by a damaged page, a dead letter like one that is
-    /// refused.
-    pub(super) const fn set_failing_aside(&mut self) {
-        self.sets_aside = true;
+    /// Sets whether an event whose statement fails while the store is there, as by a damaged page, becomes a dead letter
+    /// like one that is refused. Default: it does not.
+    pub(super) const fn set_failing_aside(&mut self, sets_aside: bool) {
+        self.sets_aside = sets_aside;
     }
 
     /// Whether it only counts.
@@ -219,7 +219,7 @@ impl JournalReplay {
 
     fn blames_events(&self, error: &StoreError) -> bool {
         matches!(error, StoreError::Refused(_) | StoreError::Corrupt(_))
-            || self.sets_aside && !error.is_connection()
+            || self.sets_aside && !error.is_connection() && !error.is_away()
     }
 
     async fn quarantine(

@@ -2,7 +2,7 @@
 //! other, beside everything else.
 //!
 //! They keep no worker, so that what is read behind them is stored, and shows that the store takes others. The queue is
-//! bounded: nothing more is stored of an organisation that has [`ORG_EVENTS_MAX`] events in it until one of them is
+//! bounded: nothing more is stored of an organisation that has as much as [`ORG_ROOM`] in it until some of it is
 //! settled, and nothing is read while it is full. Batches that were being stored by then come on top.
 
 use std::collections::{HashMap, VecDeque};
@@ -12,23 +12,26 @@ use std::time::Duration;
 use super::deferred_batches::WaitingSize;
 use super::metrics::BacklogGuard;
 use super::unstored_batch::UnstoredBatch;
-use crate::domain::{Event, OrgId};
+use crate::domain::{Event, EventId, OrgId};
 use crate::runtime::Monotonic;
 
 /// What it holds at most, about.
 const ROOM: WaitingSize = WaitingSize { events: 16_384, bytes: 16 * 1024 * 1024 };
-/// Events of one organisation at most.
-const ORG_EVENTS_MAX: usize = 64;
+/// What it holds of one organisation at most: a small part.
+const ORG_ROOM: WaitingSize = WaitingSize { events: 64, bytes: 1024 * 1024 };
 /// How long to wait after a try in vain: so long that each is tried about twice a second, but at least [`PAUSE_MIN`].
 const PAUSE_MAX: Duration = Duration::from_millis(500);
 const PAUSE_MIN: Duration = Duration::from_millis(50);
+
+/// Events that the store refused, each with the number of batches that were begun by then.
+pub(super) type RefusedIds = HashMap<EventId, u64>;
 
 /// The queue.
 #[derive(Default)]
 pub(super) struct RefusedEvents {
     parts: VecDeque<RefusedPart>,
-    /// How many events an organisation has here.
-    by_org: HashMap<OrgId, usize>,
+    /// What an organisation has here.
+    by_org: HashMap<OrgId, WaitingSize>,
     size: WaitingSize,
 }
 
@@ -42,7 +45,7 @@ pub(super) struct RefusedPart {
     in_backlog: Option<Arc<BacklogGuard>>,
 }
 
-/// How many batches the store has taken: of those with deliveries, and in all.
+/// The number of the newest batch that the store has taken: of those with deliveries, and of all.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub(super) struct TakenBatches {
     pub(super) with_deliveries: u64,
@@ -52,29 +55,32 @@ pub(super) struct TakenBatches {
 /// For how long the store is known to refuse an event while it takes others.
 #[derive(Clone, Copy, Default, Debug)]
 pub(super) struct RefusedSince {
-    /// Batches that were taken before the last try.
-    taken: Option<TakenBatches>,
-    /// When it was first known to have taken others since it refused this one.
+    /// How many batches were begun when it was first refused.
+    begun: u64,
+    /// When the store was first known to have taken one that was begun later.
     since: Option<Monotonic>,
 }
 
 impl RefusedSince {
-    /// Notes that a try was refused that began `at` this time, when so many batches were taken. Returns for how long the
-    /// store has refused the event while it took others like it; `None` if it has taken none since the try before: then all
-    /// may be refused for a reason that concerns everybody.
+    fn first_at(begun: u64) -> Self {
+        Self { begun, since: None }
+    }
+
+    /// Notes that a try was refused that began `at` this time, when the store had taken these batches. Returns for how long
+    /// it has refused the event since it took others like it that were begun later; `None` if it has not: then all may be
+    /// refused for a reason that concerns everybody. Others need not be taken all the while, since the bounds of what is
+    /// refused may keep all of them waiting.
     pub(super) fn again(
         &mut self,
         has_deliveries: bool,
         taken: TakenBatches,
         at: Monotonic,
     ) -> Option<Duration> {
-        let before = self.taken.replace(taken)?;
-        let has_taken = if has_deliveries {
-            taken.with_deliveries > before.with_deliveries
-        } else {
-            taken.all > before.all
-        };
-        has_taken.then(|| at.since(*self.since.get_or_insert(at)))
+        let newest = if has_deliveries { taken.with_deliveries } else { taken.all };
+        if newest > self.begun {
+            self.since.get_or_insert(at);
+        }
+        self.since.map(|since| at.since(since))
     }
 }
 
@@ -93,7 +99,9 @@ impl RefusedEvents {
 
     /// Whether an organisation has so many here that no more of it is to be stored.
     pub(super) fn is_full_of(&self, org: OrgId) -> bool {
-        self.by_org.get(&org).is_some_and(|events| *events >= ORG_EVENTS_MAX)
+        self.by_org
+            .get(&org)
+            .is_some_and(|has| has.events >= ORG_ROOM.events || has.bytes >= ORG_ROOM.bytes)
     }
 
     /// Whether there is nothing to try.
@@ -106,20 +114,25 @@ impl RefusedEvents {
     pub(super) fn push(
         &mut self,
         batch: &Arc<UnstoredBatch>,
-        events: Vec<Arc<Event>>,
+        events: Vec<(Arc<Event>, u64)>,
         in_order: bool,
         in_backlog: Option<&Arc<BacklogGuard>>,
     ) -> usize {
-        for event in &events {
-            *self.by_org.entry(event.org_id).or_default() += 1;
-            self.size = self.size.plus(WaitingSize::of_event(event));
+        for (event, _) in &events {
+            let size = WaitingSize::of_event(event);
+            let has = self.by_org.entry(event.org_id).or_default();
+            *has = has.plus(size);
+            self.size = self.size.plus(size);
         }
         let before = self.parts.len();
-        let mut events = VecDeque::from(events);
-        while let Some(first) = events.pop_front() {
-            let behind = if in_order { std::mem::take(&mut events) } else { VecDeque::new() };
+        let mut events = events.into_iter();
+        while let Some((first, begun)) = events.next() {
+            let mut behind = VecDeque::new();
+            if in_order {
+                behind.extend(events.by_ref().map(|(event, _)| event));
+            }
             let (batch, in_backlog) = (Arc::clone(batch), in_backlog.cloned());
-            let refusal = RefusedSince::default();
+            let refusal = RefusedSince::first_at(begun);
             self.parts.push_back(RefusedPart { batch, first, behind, refusal, in_backlog });
         }
         self.parts.len() - before
@@ -140,18 +153,20 @@ impl RefusedEvents {
     /// The first event of a part is stored or set aside: the one behind it is next. Returns the organisation of a share that
     /// has ended thereby.
     pub(super) fn settled(&mut self, part: RefusedPart) -> Option<OrgId> {
-        let RefusedPart { batch, first, mut behind, refusal: _, in_backlog } = part;
+        let RefusedPart { batch, first, mut behind, refusal, in_backlog } = part;
         let org = first.org_id;
         batch.stored(std::slice::from_ref(&first));
-        self.size = self.size.minus(WaitingSize::of_event(&first));
-        if let Some(events) = self.by_org.get_mut(&org) {
-            *events -= 1;
-            if *events == 0 {
+        let size = WaitingSize::of_event(&first);
+        self.size = self.size.minus(size);
+        if let Some(has) = self.by_org.get_mut(&org) {
+            *has = has.minus(size);
+            if has.events == 0 {
                 self.by_org.remove(&org);
             }
         }
         let Some(first) = behind.pop_front() else { return in_backlog.map(|_| org) };
-        let refusal = RefusedSince::default();
+        // Others were taken while this one waited for the one before it.
+        let refusal = RefusedSince::first_at(refusal.begun);
         self.parts.push_front(RefusedPart { batch, first, behind, refusal, in_backlog });
         None
     }
@@ -166,16 +181,16 @@ mod tests {
     }
 
     #[test]
-    fn time_counts_only_while_others_of_the_kind_are_taken_between_two_tries() {
+    fn time_counts_once_another_of_the_kind_is_taken_that_was_begun_later() {
         let at = |minute: u64| Monotonic::ZERO.plus(Duration::from_mins(minute));
-        let mut refusal = RefusedSince::default();
-        assert_eq!(refusal.again(true, taken(5, 5), at(0)), None, "it may be the store");
+        let mut refusal = RefusedSince::first_at(5);
+        assert_eq!(refusal.again(true, taken(5, 5), at(0)), None, "it was begun before");
         assert_eq!(refusal.again(true, taken(5, 9), at(5)), None, "others than it");
         assert_eq!(refusal.again(true, taken(6, 10), at(6)), Some(Duration::ZERO));
-        assert_eq!(refusal.again(true, taken(6, 10), at(9)), None, "the store may have gone");
-        assert_eq!(refusal.again(true, taken(7, 11), at(10)), Some(Duration::from_mins(4)));
-        let mut refusal = RefusedSince::default();
+        // Everybody may wait for it now.
+        assert_eq!(refusal.again(true, taken(6, 10), at(9)), Some(Duration::from_mins(3)));
+        let mut refusal = RefusedSince::first_at(5);
         assert_eq!(refusal.again(false, taken(5, 5), at(0)), None);
-        assert_eq!(refusal.again(false, taken(6, 6), at(1)), Some(Duration::ZERO));
+        assert_eq!(refusal.again(false, taken(5, 6), at(1)), Some(Duration::ZERO));
     }
 }

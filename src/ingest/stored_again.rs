@@ -79,9 +79,8 @@ impl StoredAgain {
             records = left;
             let step = step?;
             let Some(last) = step.last() else { break };
-            if self.failing.as_ref().is_some_and(|failing| failing.elapsed() >= PATIENCE) {
-                replay.set_failing_aside();
-            }
+            let failing = self.failing.as_ref();
+            replay.set_failing_aside(failing.is_some_and(|since| since.elapsed() >= PATIENCE));
             let mut counts = self.counts;
             if let Err(error) = replay.store(&step, &mut counts).await {
                 if error.is_connection() {

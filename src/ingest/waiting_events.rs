@@ -16,9 +16,9 @@ use tokio::sync::Notify;
 
 use super::deferred_batches::{DeferredBatch, DeferredBatches, WaitingSize};
 use super::metrics::BacklogGuard;
-use super::refused_events::{RefusedEvents, RefusedPart};
+use super::refused_events::{RefusedEvents, RefusedIds, RefusedPart};
 use super::unstored_batch::UnstoredBatch;
-use crate::domain::{Event, EventId, OrgId, Timestamp};
+use crate::domain::{Event, OrgId, Timestamp};
 
 /// What may wait in memory, about: the batches that are being decoded come on top.
 const ROOM: WaitingSize = WaitingSize { events: 50_000, bytes: 32 * 1024 * 1024 };
@@ -189,7 +189,7 @@ impl WaitingEvents {
 
     /// The events of a share are stored, but for those that the store `refused`: they are tried again, `in_order` if that
     /// is asked for.
-    pub(super) fn stored(&self, share: Share, refused: &HashSet<EventId>, in_order: bool) {
+    pub(super) fn stored(&self, share: Share, refused: &RefusedIds, in_order: bool) {
         let Share { batch, org, events, in_backlog } = share;
         let (refused, stored) = partition(events, refused);
         batch.stored(&stored);
@@ -205,7 +205,7 @@ impl WaitingEvents {
         &self,
         batch: &Arc<UnstoredBatch>,
         events: Vec<Arc<Event>>,
-        refused: &HashSet<EventId>,
+        refused: &RefusedIds,
     ) {
         let (refused, stored) = partition(events, refused);
         batch.stored(&stored);
@@ -336,15 +336,20 @@ impl OrgQueue {
     }
 }
 
-/// The events that the store refused, and the others, in their order.
+/// The events that the store refused, with the number of batches that were begun by then, and the others, in their order.
+#[expect(clippy::type_complexity, reason = "it is taken apart at once")]
 fn partition(
     events: Vec<Arc<Event>>,
-    refused: &HashSet<EventId>,
-) -> (Vec<Arc<Event>>, Vec<Arc<Event>>) {
-    if refused.is_empty() {
-        return (Vec::new(), events);
+    refused: &RefusedIds,
+) -> (Vec<(Arc<Event>, u64)>, Vec<Arc<Event>>) {
+    let (mut at_fault, mut others) = (Vec::new(), Vec::with_capacity(events.len()));
+    for event in events {
+        match refused.get(&event.id) {
+            Some(begun) => at_fault.push((event, *begun)),
+            None => others.push(event),
+        }
     }
-    events.into_iter().partition(|event| refused.contains(&event.id))
+    (at_fault, others)
 }
 
 #[cfg(test)]

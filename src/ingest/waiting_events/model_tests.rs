@@ -123,14 +123,14 @@ impl WaitingModel {
         let in_order = Self::is_ordered(share.org);
         // The store refuses every fourth event.
         let is_refused = |event: &&Arc<Event>| event.received_at.micros() % 4 == 3;
-        let refused = share.events.iter().filter(is_refused).map(|event| event.id);
-        let mut refused: HashSet<EventId> = refused.collect();
-        if let Some(first) = share.events.iter().position(|event| refused.contains(&event.id))
+        let refused = share.events.iter().filter(is_refused).map(|event| (event.id, 0));
+        let mut refused: RefusedIds = refused.collect();
+        if let Some(first) = share.events.iter().position(|event| refused.contains_key(&event.id))
             && in_order
         {
-            refused.extend(share.events[first..].iter().map(|event| event.id));
+            refused.extend(share.events[first..].iter().map(|event| (event.id, 0)));
         }
-        let is_stored = |event: &&Arc<Event>| !refused.contains(&event.id);
+        let is_stored = |event: &&Arc<Event>| !refused.contains_key(&event.id);
         self.stored.extend(share.events.iter().filter(is_stored).cloned());
         self.waiting.stored(share, &refused, in_order);
         true

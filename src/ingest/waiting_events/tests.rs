@@ -59,7 +59,7 @@ fn decoded(place: BatchPlace, events: &[Arc<Event>]) -> Arc<UnstoredBatch> {
 /// Everything of these shares is stored.
 fn store(waiting: &WaitingEvents, shares: impl IntoIterator<Item = Share>) {
     for share in shares {
-        waiting.stored(share, &HashSet::new(), false);
+        waiting.stored(share, &RefusedIds::new(), false);
     }
 }
 
@@ -135,7 +135,7 @@ fn refused_event_holds_back_what_is_ordered_behind_it_alone() {
     read(&waiting, &order, (ordered, true), &[1; 1]);
     let mut shares = waiting.take(500, usize::MAX);
     let share = shares.pop().unwrap();
-    let behind: HashSet<EventId> = share.events[1..].iter().map(|event| event.id).collect();
+    let behind: RefusedIds = share.events[1..].iter().map(|event| (event.id, 0)).collect();
     waiting.stored(share, &behind, true);
     for left in (1..=3).rev() {
         assert!(waiting.take(500, usize::MAX).is_empty(), "{left} are not stored");
@@ -149,7 +149,7 @@ fn refused_event_holds_back_what_is_ordered_behind_it_alone() {
 
     let batch = read(&waiting, &order, (other, false), &[1; 100]);
     let share = waiting.take(64, usize::MAX).remove(0);
-    let refused: HashSet<EventId> = share.events[..2].iter().map(|event| event.id).collect();
+    let refused: RefusedIds = share.events[..2].iter().map(|event| (event.id, 0)).collect();
     waiting.stored(share, &refused, false);
     let shares = waiting.take(500, usize::MAX);
     assert_eq!(sizes(&shares), [(other, 36)], "the others go on");
@@ -169,7 +169,7 @@ fn organisation_with_too_many_refused_events_is_stopped_and_others_are_not() {
     let (broken, works) = (org(1), org(2));
     read(&waiting, &order, (broken, false), &[1; 100]);
     let share = waiting.take(64, usize::MAX).remove(0);
-    let refused: HashSet<EventId> = share.events.iter().map(|event| event.id).collect();
+    let refused: RefusedIds = share.events.iter().map(|event| (event.id, 0)).collect();
     waiting.stored(share, &refused, false);
     read(&waiting, &order, (works, false), &[1; 5]);
     let shares = waiting.take(500, usize::MAX);
@@ -182,10 +182,22 @@ fn organisation_with_too_many_refused_events_is_stopped_and_others_are_not() {
 
     let events: Vec<_> = (0..16).map(|number| event(org(10 + number), 1024 * 1024)).collect();
     let batch = decoded(order.next(events.iter().map(|event| event.org_id)), &events);
-    let refused: HashSet<EventId> = events.iter().map(|event| event.id).collect();
+    let refused: RefusedIds = events.iter().map(|event| (event.id, 0)).collect();
     assert!(waiting.has_room().now_or_never().is_some());
     waiting.stored_at_once(&batch, events, &refused);
     assert!(waiting.has_room().now_or_never().is_none(), "nothing is read while it is full");
+}
+
+#[test]
+fn large_refused_events_of_one_organisation_leave_most_of_the_room_to_others() {
+    let (waiting, order) = (WaitingEvents::default(), OrgOrder::default());
+    let broken = org(1);
+    read(&waiting, &order, (broken, false), &[512 * 1024; 3]);
+    let share = waiting.take(2, usize::MAX).remove(0);
+    let refused: RefusedIds = share.events.iter().map(|event| (event.id, 0)).collect();
+    waiting.stored(share, &refused, false);
+    assert_eq!(waiting.stopped([broken].into_iter()), HashSet::from([broken]));
+    assert!(waiting.has_room().now_or_never().is_some());
 }
 
 #[test]
