@@ -1,8 +1,10 @@
 //! Tests of attempts by hand.
 
+use super::change_tests::version;
 use super::tests::{DOWN, LIMITS, NOW, OK, endpoint, next};
 use super::*;
 use crate::delivery::breaker::AttemptSignal;
+use crate::store::OrgEndpoints;
 
 #[test]
 fn attempt_by_hand_probes_at_once_and_one_at_a_time() {
@@ -42,4 +44,19 @@ fn attempt_by_hand_that_waits_for_a_probe_follows_it_though_it_fails() {
     let finished = admission.finish(probe, DOWN, false, pause);
     assert!(finished.released.is_empty());
     assert_eq!(next(&mut admission, pause).unwrap().delivery, 7);
+}
+
+#[test]
+fn attempt_by_hand_at_an_endpoint_that_is_disabled_before_its_lease_keeps_no_later_one_waiting() {
+    let mut admission = Admission::new(LIMITS);
+    let old = endpoint(1);
+    assert!(admission.introduce(&old, 1, NOW));
+    assert!(admission.reserve_manual(old.id, NOW));
+    let none = OrgEndpoints { version: 2, ..OrgEndpoints::default() };
+    admission.endpoints_changed(old.org_id, &none);
+    admission.unreserve(old.id, 1);
+    assert_eq!(admission.push_manual(old.id, 7, 1), Err(7));
+    let (current, _) = version(&old, 3, "https://example.com/");
+    admission.endpoints_changed(old.org_id, &current);
+    assert!(admission.reserve_manual(old.id, NOW));
 }

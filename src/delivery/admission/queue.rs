@@ -22,14 +22,19 @@ impl<T> Admission<T> {
         self.queue(endpoint, Waiting { delivery, bytes, kind: AttemptKind::Scheduled })
     }
 
-    /// [`Self::push`] for one that was requested by hand: it starts next, whatever a breaker says.
+    /// [`Self::push`] for one that was requested by hand: it starts next, whatever a breaker says. Where it is returned, the
+    /// next request may be served.
     pub(in crate::delivery) fn push_manual(
         &mut self,
         endpoint: EndpointId,
         delivery: T,
         bytes: usize,
     ) -> Result<(), T> {
-        self.queue(endpoint, Waiting { delivery, bytes, kind: AttemptKind::Manual })
+        let queued = self.queue(endpoint, Waiting { delivery, bytes, kind: AttemptKind::Manual });
+        if queued.is_err() {
+            self.forget_manual(endpoint);
+        }
+        queued
     }
 
     pub(super) fn queue(&mut self, endpoint: EndpointId, waiting: Waiting<T>) -> Result<(), T> {
