@@ -99,7 +99,7 @@ impl Claimer {
         };
         let orgs = due.iter().map(|(org, ..)| *org);
         let orgs = orgs.chain(known.iter().map(|endpoint| endpoint.org_id));
-        let by_org = self.dispatch.cache().of(orgs).await?;
+        let by_org = self.dispatch.cache().readable(orgs).await?;
         let scanned: HashSet<EndpointId> = due.iter().map(|(_, endpoint, _)| *endpoint).collect();
         let mut targets: Vec<Target> = due
             .iter()
@@ -247,14 +247,15 @@ impl Claimer {
     /// Leases deliveries that were requested by hand. `true` when more of them are to be served.
     ///
     /// # Errors
-    /// When the store cannot be reached: what was not served waits for the next poll. Any other error concerns one
-    /// request, whose delivery is claimed like any that is due.
+    /// When the store cannot be reached: what was not served waits for the next poll. Any other error concerns requests
+    /// whose deliveries are then claimed like any that are due, and keeps no claim from being made.
     async fn claim_manual(&self) -> Result<bool> {
         let requests = self.dispatch.manual().take(MANUAL_MAX);
         if requests.is_empty() {
             return Ok(false);
         }
-        let by_org = self.dispatch.cache().of(requests.iter().map(|request| request.org)).await;
+        let orgs = requests.iter().map(|request| request.org);
+        let by_org = self.dispatch.cache().readable(orgs).await;
         let mut requests = requests.into_iter();
         let failure = match by_org {
             Ok(by_org) => loop {
@@ -272,7 +273,12 @@ impl Claimer {
                     }
                 }
             },
-            Err(error) => Some(error),
+            Err(error) if error.is_connection() => Some(error),
+            Err(error) => {
+                requests.by_ref().for_each(drop);
+                tracing::warn!(%error, "cannot claim deliveries by hand");
+                None
+            }
         };
         let mut manual = self.dispatch.manual();
         requests.for_each(|request| manual.put_back(request));

@@ -15,6 +15,7 @@ use moka::{Entry, Expiry};
 use crate::delivery::metrics::DeliveryMetrics;
 use crate::domain::{Endpoint, OrgId};
 use crate::store::{EndpointsSince, OrgEndpoints, Result, Store};
+use crate::telemetry::OrgLines;
 
 /// Maximum bytes of all cached endpoints, as [`weigh`] estimates them.
 const BYTES_MAX: u64 = 64 * 1024 * 1024;
@@ -23,6 +24,9 @@ const BYTES_EACH: usize = 1_024;
 
 /// How long endpoints are cached of which one cannot be read: it may be mended without a new version.
 const UNREADABLE_FOR: Duration = Duration::from_secs(1);
+
+/// Organisations whose endpoints cannot be read.
+static UNREADABLE_ORGS: OrgLines = OrgLines::new();
 
 /// Has endpoints read again of which one could not be read.
 struct UnreadableAgain;
@@ -89,6 +93,37 @@ impl EndpointCache {
         Ok(found)
     }
 
+    /// [`Self::of`] without the organisations whose endpoints the store cannot read although it can be reached, as where a
+    /// page is damaged. Where reading them together fails, those that are not cached are read one by one.
+    ///
+    /// # Errors
+    /// When the store cannot be reached, or the endpoints of none of them can be read.
+    pub(super) async fn readable(
+        &self,
+        orgs: impl IntoIterator<Item = OrgId>,
+    ) -> Result<HashMap<OrgId, Arc<OrgEndpoints>>> {
+        let orgs: BTreeSet<OrgId> = orgs.into_iter().collect();
+        let failure = match self.of(orgs.iter().copied()).await {
+            Err(error) if !error.is_connection() => error,
+            result => return result,
+        };
+        let mut found = HashMap::with_capacity(orgs.len());
+        for org in orgs {
+            match self.of([org]).await {
+                Ok(of_org) => found.extend(of_org),
+                Err(error) if error.is_connection() => return Err(error),
+                Err(error) => {
+                    self.note_unreadable();
+                    if let Some(unlogged) = UNREADABLE_ORGS.due(org) {
+                        tracing::error!(%org, %error, unlogged,
+                            "cannot read the endpoints of an organisation; its deliveries wait");
+                    }
+                }
+            }
+        }
+        if found.is_empty() { Err(failure) } else { Ok(found) }
+    }
+
     /// The endpoints of an organisation as the store has them now; `None` when there is no such organisation.
     pub(super) async fn reload(&self, org: OrgId) -> Result<Option<Arc<OrgEndpoints>>> {
         let mut read = self.store.system().org_endpoints(&[org]).await?;
@@ -106,7 +141,7 @@ impl EndpointCache {
         entry.into_entry().map_or(read, Entry::into_value)
     }
 
-    /// Counts an endpoint whose row or deliveries could not be read.
+    /// Counts an endpoint whose row or deliveries could not be read, or an organisation whose endpoints could not.
     pub(super) fn note_unreadable(&self) {
         self.metrics.hookgate_endpoints_unreadable_total.inc();
     }

@@ -213,6 +213,41 @@ async fn unreadable_event_holds_back_its_own_delivery_alone(url: Option<String>)
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn organisation_whose_endpoints_cannot_be_read_stops_nobody_on_sqlite() {
+    Box::pin(organisation_whose_endpoints_cannot_be_read_stops_nobody(None)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn organisation_whose_endpoints_cannot_be_read_stops_nobody_on_postgresql() {
+    let url = Some(fresh_database().await);
+    Box::pin(organisation_whose_endpoints_cannot_be_read_stops_nobody(url)).await;
+}
+
+/// One of its deliveries is asked for by hand, beside what is due.
+async fn organisation_whose_endpoints_cannot_be_read_stops_nobody(url: Option<String>) {
+    let (mut world, database) = Box::pin(world(url, &[])).await;
+    let (of_it, works) = (Receiver::start().await, Receiver::start().await);
+    let endpoint = world.endpoint(&of_it, "").await;
+    world.publish("user.login", 2).await;
+    let (org, delivery) = (world.org, world.rows().await[0].id);
+    world.another_org().await;
+    world.endpoint(&works, "").await;
+    world.publish("user.login", 3).await;
+    let set = |version: i64| {
+        format!("UPDATE orgs SET endpoints_version = {version} WHERE name = 'tenant'")
+    };
+    database.run(&set(-1), &set(-1)).await;
+    let mut service = world.delivery();
+    service.handle().attempt_now(org, endpoint, delivery);
+    assert_eq!(service.run_once().await.unwrap(), 3);
+    assert_eq!((works.so_far().len(), of_it.so_far().len()), (3, 0));
+
+    database.run(&set(9), &set(9)).await;
+    assert_eq!(service.run_once().await.unwrap(), 2, "its deliveries have waited");
+    assert_eq!(of_it.so_far().len(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn missing_table_sets_no_outcome_aside_on_sqlite() {
     Box::pin(missing_table_sets_no_outcome_aside(None)).await;
 }
