@@ -19,7 +19,9 @@ pub(super) struct DueScanner {
     store: Store,
     /// Where the next scan continues.
     cursor: ClaimCursor,
-    /// Whether the last scan failed although the store could be reached.
+    /// Where the next look at every endpoint continues, during a round of those looks.
+    any_cursor: Option<ClaimCursor>,
+    /// Whether a scan failed although the store could be reached, and no whole round has succeeded since.
     is_damaged: bool,
     /// Since lapsed leases were last ended range by range, if they had to be.
     ranges_tried: Option<Stopwatch>,
@@ -27,7 +29,13 @@ pub(super) struct DueScanner {
 
 impl DueScanner {
     pub(super) fn new(store: Store) -> Self {
-        Self { store, cursor: ClaimCursor::default(), is_damaged: false, ranges_tried: None }
+        Self {
+            store,
+            cursor: ClaimCursor::default(),
+            any_cursor: None,
+            is_damaged: false,
+            ranges_tried: None,
+        }
     }
 
     /// Finds endpoints with due deliveries, from where the last scan stopped.
@@ -35,22 +43,39 @@ impl DueScanner {
     /// # Errors
     /// When the store cannot be reached, or the endpoints cannot be read either.
     pub(super) async fn scan(&mut self, now: Timestamp) -> Result<DueEndpoints> {
-        let system = self.store.system();
-        let found = match system.due_endpoints(self.cursor, now).await {
-            Err(error) if !error.is_connection() => {
-                if !std::mem::replace(&mut self.is_damaged, true) {
-                    tracing::error!(%error,
-                        "cannot scan for due deliveries; every endpoint is looked at instead");
-                }
-                system.endpoints_maybe_due(self.cursor).await?
-            }
+        if let Some(from) = self.any_cursor {
+            return self.look_at_any(from).await;
+        }
+        let error = match self.store.system().due_endpoints(self.cursor, now).await {
+            Err(error) if !error.is_connection() => error,
             result => {
-                self.is_damaged &= result.is_err();
-                result?
+                let found = result?;
+                self.cursor = found.next;
+                self.is_damaged &= found.more;
+                return Ok(found);
             }
         };
-        self.cursor = found.next;
-        Ok(found)
+        if !std::mem::replace(&mut self.is_damaged, true) {
+            tracing::error!(%error,
+                "cannot scan for due deliveries; every endpoint is looked at instead");
+        }
+        self.cursor = ClaimCursor::default();
+        self.look_at_any(ClaimCursor::default()).await
+    }
+
+    /// Names the next endpoints whether something is due or not. Such a round is completed before the scan is tried again:
+    /// that may fail at its start and succeed behind it, and would then end the round.
+    async fn look_at_any(&mut self, from: ClaimCursor) -> Result<DueEndpoints> {
+        match self.store.system().endpoints_maybe_due(from).await {
+            Ok(found) => {
+                self.any_cursor = found.more.then_some(found.next);
+                Ok(found)
+            }
+            Err(error) => {
+                self.any_cursor = self.any_cursor.filter(|_| error.is_connection());
+                Err(error)
+            }
+        }
     }
 
     /// Ends lapsed leases, and returns how many. Where some cannot be read, now and then those of the others.
