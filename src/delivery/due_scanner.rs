@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use crate::domain::Timestamp;
 use crate::runtime::Stopwatch;
-use crate::store::{ClaimCursor, DueEndpoints, Result, Store};
+use crate::store::{ClaimCursor, DueEndpoints, LeaseCursor, Result, Store};
 
 /// How often lapsed leases are ended range by range while they cannot be ended together: it takes many statements.
 const RANGES_PAUSE: Duration = Duration::from_secs(30);
@@ -25,6 +25,8 @@ pub(super) struct DueScanner {
     is_damaged: bool,
     /// Since lapsed leases were last ended range by range, if they had to be.
     ranges_tried: Option<Stopwatch>,
+    /// Where ending them range by range goes on.
+    leases_cursor: LeaseCursor,
 }
 
 impl DueScanner {
@@ -35,6 +37,7 @@ impl DueScanner {
             any_cursor: None,
             is_damaged: false,
             ranges_tried: None,
+            leases_cursor: LeaseCursor::default(),
         }
     }
 
@@ -101,6 +104,8 @@ impl DueScanner {
             }
         }
         self.ranges_tried = Some(Stopwatch::start());
-        system.release_lapsed_by_range(now).await
+        let (released, next) = system.release_lapsed_by_range(self.leases_cursor, now).await?;
+        self.leases_cursor = next;
+        Ok(released)
     }
 }

@@ -6,14 +6,13 @@ use uuid::Uuid;
 
 use super::due_index::{IS_SENT_TO, pending, window};
 use super::due_scan::{DueIndex, SCAN_MAX, WINDOW};
+use super::lease_walk::{LeaseCursor, LeaseWalk};
 use crate::domain::{EndpointId, InstanceId, LeaseToken, Timestamp};
 use crate::store::engine::{Dialect, args};
 use crate::store::{Result, System};
 
 /// Lapsed leases that one call ends at most.
 const LAPSED_PER_STEP: usize = 1_000;
-/// Ranges of tokens that are halved at most because they fail: a token has 128 bits.
-const RANGES_HALVED_MAX: usize = 128;
 /// Scans of endpoints at most until an enabled one with something due is found.
 const SCANS_MAX: usize = 8;
 
@@ -60,32 +59,18 @@ impl System<'_> {
     }
 
     /// [`Self::release_lapsed`] where that fails although the store can be reached, as where a page is damaged: by ranges of
-    /// tokens, of which those that fail are halved. What cannot be read stays leased. For now and then: it may take some
-    /// hundred statements.
+    /// tokens, without those that cannot be read, which stay leased. For now and then: it may take some hundred statements.
+    /// Returns also where the next call goes on.
     ///
     /// # Errors
     /// When the store cannot be reached.
-    pub async fn release_lapsed_by_range(self, now: Timestamp) -> Result<u64> {
-        let mut ranges = vec![(0, u128::MAX)];
-        let (mut released, mut halved) = (0, 0);
-        while let Some((first, last)) = ranges.pop() {
-            let error = match self.release_lapsed_of(Some((first, last)), now).await {
-                Ok(count) => {
-                    released += count;
-                    continue;
-                }
-                Err(error) => error,
-            };
-            if error.is_connection() {
-                return Err(error);
-            }
-            if first < last && halved < RANGES_HALVED_MAX {
-                halved += 1;
-                let middle = first + (last - first) / 2;
-                ranges.extend([(middle + 1, last), (first, middle)]);
-            }
-        }
-        Ok(released)
+    pub async fn release_lapsed_by_range(
+        self,
+        from: LeaseCursor,
+        now: Timestamp,
+    ) -> Result<(u64, LeaseCursor)> {
+        let release = |first, last| self.release_lapsed_of(Some((first, last)), now);
+        LeaseWalk::new(release, LAPSED_PER_STEP as u64).run(from).await
     }
 
     /// Ends leases that have lapsed, of all tokens or those from one to another.
@@ -119,9 +104,17 @@ impl System<'_> {
             args.extend(args![Uuid::from_u128(first), Uuid::from_u128(last)]);
         }
         let mut tx = self.0.engine.begin().await?;
-        let released = tx.execute(sql, args).await?;
-        tx.commit().await?;
-        Ok(released)
+        match tx.execute(sql, args).await {
+            Ok(released) => {
+                tx.commit().await?;
+                Ok(released)
+            }
+            Err(error) => {
+                // Now: the next statement would skip what this one has locked. A failure of it ends the connection.
+                let _ = tx.rollback().await;
+                Err(error)
+            }
+        }
     }
 
     /// The due time of the unleased delivery that is due longest; `None` when none is due at `now`.

@@ -9,6 +9,7 @@
 
 mod due_index;
 mod due_scan;
+mod lease_walk;
 mod leases;
 mod postgres;
 mod single;
@@ -24,6 +25,7 @@ use crate::store::metrics::DbOperation;
 
 pub(super) use due_index::{head, is_ordered, pending};
 pub use due_scan::{ClaimCursor, DueEndpoint, DueEndpoints};
+pub use lease_walk::LeaseCursor;
 pub use single::ReadableDeliveries;
 
 /// How many deliveries of an endpoint may be leased.
