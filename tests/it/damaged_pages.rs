@@ -7,9 +7,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use hookgate::delivery::DeliveryService;
-use hookgate::domain::{
-    DeliveryPolicyChange, EndpointId, InstanceId, Lease, LeaseToken, SigningSecret,
-};
+use hookgate::domain::{EndpointId, InstanceId, Lease, LeaseToken};
 use hookgate::store::LeaseGrant;
 use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{ConnectOptions, Connection, PgConnection};
@@ -24,9 +22,6 @@ use crate::support::wait::until;
 /// Deliveries of the endpoint at fault: they fill some pages.
 const OF_IT: usize = 400;
 
-/// Endpoints that one look names, at least.
-const OF_A_LOOK: usize = 128;
-
 /// One endpoint with many deliveries, and two others with three each that came later.
 struct Filled {
     world: World,
@@ -37,11 +32,6 @@ struct Filled {
 
 impl Filled {
     async fn on(postgres: Option<PrivatePostgres>) -> Self {
-        Self::with(postgres, DeliveryPolicyChange::default()).await
-    }
-
-    /// The endpoint at fault has this policy.
-    async fn with(postgres: Option<PrivatePostgres>, policy: DeliveryPolicyChange) -> Self {
         let url = match &postgres {
             Some(postgres) => Some(postgres.fresh_database().await),
             None => None,
@@ -49,7 +39,6 @@ impl Filled {
         let (world, _) = Box::pin(world(url, &[])).await;
         let (receiver, works) = (Receiver::start().await, Receiver::start().await);
         let endpoint = world.endpoint(&receiver, "user.signup").await;
-        world.set_policy(endpoint, policy).await;
         let others = [
             world.endpoint(&works, "user.login").await,
             world.endpoint(&works, "user.login").await,
@@ -200,37 +189,4 @@ async fn damaged_page_of_lapsed_leases_keeps_no_other_from_being_sent(
     let mut service = world.delivery();
     attempt(&mut service, 6).await;
     assert_eq!((filled.others.1.so_far().len(), filled.of_it.1.so_far().len()), (6, 0));
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn damaged_page_of_ordered_deliveries_keeps_no_later_endpoint_waiting_on_sqlite() {
-    Box::pin(damaged_page_of_ordered_deliveries_keeps_no_later_endpoint_waiting(None)).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn damaged_page_of_ordered_deliveries_keeps_no_later_endpoint_waiting_on_postgresql() {
-    let postgres = block_in_place(PrivatePostgres::start);
-    let waits = damaged_page_of_ordered_deliveries_keeps_no_later_endpoint_waiting(Some(postgres));
-    Box::pin(waits).await;
-}
-
-/// The ordered endpoint that is to be found is not among those of the first look.
-async fn damaged_page_of_ordered_deliveries_keeps_no_later_endpoint_waiting(
-    postgres: Option<PrivatePostgres>,
-) {
-    let ordered = DeliveryPolicyChange { ordered: Some(true), ..DeliveryPolicyChange::default() };
-    let filled = Filled::with(postgres, ordered.clone()).await;
-    let (world, receiver) = (&filled.world, Receiver::start().await);
-    for _ in 0..OF_A_LOOK {
-        let secret = SigningSecret::generate().unwrap();
-        world.endpoint_at(&receiver.url("/hook"), "user.other", secret).await;
-    }
-    world.clock.advance(Duration::from_secs(1));
-    let later = world.endpoint(&receiver, "user.order").await;
-    world.set_policy(later, ordered).await;
-    world.publish("user.order", 1).await;
-    filled.damage("pending_ordered").await;
-    let mut service = world.delivery();
-    attempt(&mut service, 7).await;
-    assert_eq!((receiver.so_far().len(), filled.of_it.1.so_far().len()), (1, 0));
 }
