@@ -2,8 +2,8 @@
 //!
 //! A batch that it does not take although it can be reached is tried in halves until the events at fault are alone. The
 //! others are stored, which shows that it takes some. Those at fault keep nobody: they are tried again beside everything else
-//! ([`refused_events`](super::refused_events)), and are set aside once the store has refused them for [`PATIENCE`] while it
-//! took others.
+//! ([`refused_events`](super::refused_events)), and are set aside once the store has refused them for [`PATIENCE`] since it
+//! took others that were begun later.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -28,7 +28,7 @@ const RETRY_WAIT: Duration = Duration::from_millis(50);
 const RETRY_WAIT_MAX: Duration = Duration::from_secs(2);
 /// How long an event is tried that the store is reached for and does not take, while it takes others: a damaged page is to
 /// cost what it holds, and a table that is missing for everybody nothing. Its dead letter is tried for as long again.
-const PATIENCE: Duration = Duration::from_mins(2);
+pub(super) const PATIENCE: Duration = Duration::from_mins(2);
 /// How often a batch is tried that the store is reached for and does not take, before its halves are, each once.
 const TRIES_MAX: u32 = 3;
 
@@ -331,7 +331,7 @@ impl RefusedInBatch {
 }
 
 /// Whether the store refuses this content for good, or cannot read what it needs.
-const fn is_final(error: &StoreError) -> bool {
+pub(super) const fn is_final(error: &StoreError) -> bool {
     matches!(error, StoreError::Refused(_) | StoreError::Corrupt(_))
 }
 

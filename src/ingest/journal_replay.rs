@@ -10,6 +10,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::batch_parts::fitting;
+use super::event_storer::is_final;
 use super::record;
 use crate::domain::{Event, EventId, OrgId, Timestamp};
 use crate::journal::{JournalRecords, Record};
@@ -218,8 +219,7 @@ impl JournalReplay {
     }
 
     fn blames_events(&self, error: &StoreError) -> bool {
-        matches!(error, StoreError::Refused(_) | StoreError::Corrupt(_))
-            || self.sets_aside && !error.is_connection() && !error.is_away()
+        is_final(error) || self.sets_aside && !error.is_connection() && !error.is_away()
     }
 
     async fn quarantine(

@@ -34,7 +34,7 @@
 //! - The store rejects a batch, or does not take it three times although it can be reached: it is halved until the faulty
 //!   event stands alone; the others are stored. An event that it rejects becomes a dead letter with the reason. One that it
 //!   does not take keeps no worker: it is tried again beside the others ([`refused_events`]), and becomes a dead letter once
-//!   it was refused for two minutes while others were taken.
+//!   it was refused for two minutes since others were taken that were begun later.
 //! - The journal is poisoned: its durable records are still stored, for at most `SHUTDOWN_TIMEOUT`. Then the process
 //!   exits with an error, for a supervisor to restart it.
 //! - The process dies: the records behind the checkpoint are read again. Storing them twice changes nothing.

@@ -7,15 +7,12 @@
 //! order of what waited.
 
 use std::io;
-use std::time::Duration;
 
+use super::event_storer::PATIENCE;
 use super::journal_replay::{JournalReplay, ReplayCounts, next_records};
 use crate::journal::{Journal, JournalError, Seq};
 use crate::runtime::{Clock, Stopwatch};
 use crate::store::{Store, StoreError};
-
-/// How long an event may fail before it is set aside, while the store is there: as long as for the workers.
-const PATIENCE: Duration = Duration::from_mins(2);
 
 /// Why it failed. Repeating it stores nothing twice.
 #[derive(Debug, thiserror::Error)]
