@@ -21,7 +21,7 @@ use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures_util::FutureExt;
@@ -172,7 +172,7 @@ impl StoredMark {
         let stored = self.stored_below.get();
         store.system().raise_journal_mark(self.journal_id, stored).await?;
         let timeline = store.system().timeline().await?;
-        *self.timeline.lock().unwrap_or_else(PoisonError::into_inner) = timeline;
+        *self.timeline() = timeline;
         if !self.is_marked()? {
             let path = self.data_dir.join(FILE_NAME);
             self.write_file(&path).map_err(|error| MarkError::File { path, error })?;
@@ -260,7 +260,7 @@ impl StoredMark {
                 "the database has lost organisations, and with them events that were accepted"
             );
         }
-        *self.timeline.lock().unwrap_or_else(PoisonError::into_inner) = timeline.clone();
+        self.timeline().clone_from(timeline);
         *failover = None;
         Ok(self.mark(journal, store).await?)
     }
@@ -272,7 +272,7 @@ impl StoredMark {
         store: &Store,
     ) -> Result<MarkState, StoreError> {
         let committed = self.committed();
-        let (id, timeline) = (self.journal_id, self.timeline());
+        let (id, timeline) = (self.journal_id, self.timeline().clone());
         let system = store.system();
         let Some(acked) = journal.acked_above(committed).now_or_never() else {
             return system.check_journal_mark(id, committed.get(), &timeline).await;
@@ -290,8 +290,8 @@ impl StoredMark {
         Seq::new(self.committed.load(Ordering::SeqCst))
     }
 
-    fn timeline(&self) -> Timeline {
-        self.timeline.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    fn timeline(&self) -> MutexGuard<'_, Timeline> {
+        self.timeline.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether a store has had a mark of this journal. A file that cannot be read may say so.
