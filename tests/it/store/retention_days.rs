@@ -13,7 +13,6 @@ use super::fixtures::{
 };
 use super::rollup_ageing::erase_all;
 use super::rollups::fold;
-use crate::support::wait::until;
 
 const DAY: i64 = 86_400;
 
@@ -169,14 +168,6 @@ async fn needed_events(begin: impl Fn(&Event) -> String) -> (Subject, [Event; 2]
     (subject, events, other)
 }
 
-/// Commits once somebody waits for it.
-async fn commit_awaited(subject: &Subject, mut other: PgConnection) {
-    let waits = "SELECT count(*) FROM pg_stat_activity
-                 WHERE datname = current_database() AND wait_event_type = 'Lock'";
-    until("somebody waits for a lock", async || subject.count(waits).await != 0).await;
-    sqlx::raw_sql("COMMIT").execute(&mut other).await.unwrap();
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn event_that_is_being_erased_is_not_held() {
     let erase = |event: &Event| format!("DELETE FROM events WHERE id = '{}'", event.id.uuid());
@@ -184,7 +175,7 @@ async fn event_that_is_being_erased_is_not_held() {
     let mut round = JoinSet::new();
     let store = subject.store.clone();
     round.spawn(async move { store.system().enforce_retention(&keep(10), day(60)).await });
-    commit_awaited(&subject, erasing).await;
+    subject.commit_awaited(erasing).await;
     round.join_next().await.unwrap().unwrap().unwrap();
     let held = |event: &Event| {
         format!("SELECT count(*) FROM held_events WHERE id = '{}'", event.id.uuid())
@@ -210,7 +201,7 @@ async fn copy_of_an_event_that_is_made_while_it_is_erased_goes_with_it() {
     let mut erasing = JoinSet::new();
     let store = subject.store.clone();
     erasing.spawn(async move { erase_all(&store, day(1)).await });
-    commit_awaited(&subject, holding).await;
+    subject.commit_awaited(holding).await;
     erasing.join_next().await.unwrap().unwrap();
     for (counted, left) in [
         ("count(*) FROM events", 1),

@@ -12,6 +12,7 @@ use tempfile::TempDir;
 
 use crate::support::pgbouncer::Bouncer;
 use crate::support::postgres::fresh_database;
+use crate::support::wait::until;
 
 /// Makes a test for each engine of every function named, and one through a connection pooler.
 macro_rules! on_both {
@@ -107,6 +108,14 @@ impl Subject {
 
     pub(crate) fn is_postgres(&self) -> bool {
         !matches!(self.database, Database::Sqlite(_))
+    }
+
+    /// Commits a transaction of another connection, PostgreSQL's, once somebody waits for it.
+    pub(crate) async fn commit_awaited(&self, mut other: PgConnection) {
+        let waits = "SELECT count(*) FROM pg_stat_activity
+                     WHERE datname = current_database() AND wait_event_type = 'Lock'";
+        until("somebody waits for a lock", async || self.count(waits).await != 0).await;
+        sqlx::raw_sql("COMMIT").execute(&mut other).await.unwrap();
     }
 
     /// Runs SQL behind the store's back.

@@ -8,7 +8,6 @@ use tokio::task::JoinSet;
 use super::super::Subject;
 use super::super::fixtures::at;
 use super::{ids, org_with_events, receive, request};
-use crate::support::wait::until;
 
 /// Events that were received once, the lease of which is over.
 async fn received_events(subject: &Subject) -> (OrgId, Inbox, Vec<EventId>) {
@@ -30,14 +29,6 @@ async fn begin_receiving(subject: &Subject, events: &[EventId]) -> PgConnection 
     receiving
 }
 
-/// Completes what was begun once somebody waits for it.
-async fn complete(subject: &Subject, mut receiving: PgConnection) {
-    let waits = "SELECT count(*) FROM pg_stat_activity
-                 WHERE datname = current_database() AND wait_event_type = 'Lock'";
-    until("somebody waits for a lock", async || subject.count(waits).await != 0).await;
-    sqlx::raw_sql("COMMIT").execute(&mut receiving).await.unwrap();
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn late_settling_counts_although_the_event_is_received_again() {
     let subject = Subject::postgres().await;
@@ -48,7 +39,7 @@ async fn late_settling_counts_although_the_event_is_received_again() {
     let mut settling = JoinSet::new();
     let store = subject.store.clone();
     settling.spawn(async move { store.system().settle(&settles, at(900)).await });
-    complete(&subject, receiving).await;
+    subject.commit_awaited(receiving).await;
     let mut settled = settling.join_next().await.unwrap().unwrap().unwrap();
     settled.sort_unstable();
     let mut expected: Vec<_> = events.iter().map(|event| (inbox.id, *event)).collect();
@@ -68,7 +59,7 @@ async fn events_are_given_back_although_one_is_received_again() {
     giving.spawn(async move {
         store.give_back(org, request(&of_consumer, at(11)), &given, at(11)).await
     });
-    complete(&subject, receiving).await;
+    subject.commit_awaited(receiving).await;
     let (mut returned, _) = giving.join_next().await.unwrap().unwrap().unwrap();
     returned.sort_unstable();
     assert_eq!(returned, events);
