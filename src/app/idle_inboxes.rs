@@ -37,7 +37,7 @@ impl IdleInboxes {
             if let Err(error) = self.run_once().await {
                 tracing::warn!(%error, "cannot pause inboxes that nobody reads, retrying");
             }
-            if !every(INTERVAL, &shutdown).await {
+            if !shutdown.next_round(INTERVAL).await {
                 return;
             }
         }
@@ -57,13 +57,5 @@ impl IdleInboxes {
             }
         }
         Ok(())
-    }
-}
-
-/// Waits for the next round. `false` at the soft stop.
-async fn every(interval: Duration, shutdown: &Shutdown) -> bool {
-    tokio::select! {
-        () = shutdown.requested() => false,
-        () = tokio::time::sleep(interval) => true,
     }
 }

@@ -62,7 +62,7 @@ pub(super) async fn run(
                 wait
             }
         };
-        if !every(wait, &shutdown).await {
+        if !shutdown.next_round(wait).await {
             return;
         }
     }
@@ -96,7 +96,7 @@ pub(super) async fn retain(
                 wait
             }
         };
-        if !every(wait, &shutdown).await {
+        if !shutdown.next_round(wait).await {
             return;
         }
     }
@@ -120,7 +120,7 @@ pub(super) async fn measure(
         if let Err(error) = measured.await {
             tracing::debug!(%error, "cannot measure the store");
         }
-        if !every(MEASURE_INTERVAL, &shutdown).await {
+        if !shutdown.next_round(MEASURE_INTERVAL).await {
             return;
         }
     }
@@ -143,7 +143,7 @@ pub(super) async fn count_deliveries(
                 Err(error) => tracing::debug!(%error, ?state, "cannot count deliveries"),
             }
         }
-        if !every(COUNT_INTERVAL, &shutdown).await {
+        if !shutdown.next_round(COUNT_INTERVAL).await {
             return;
         }
     }
@@ -152,7 +152,7 @@ pub(super) async fn count_deliveries(
 /// Keeps the schedule time in step with the store's until the soft stop.
 pub(super) async fn follow_clock(store: Store, clock: Clock, shutdown: Shutdown) {
     let mut schedule = None;
-    while every(CLOCK_INTERVAL, &shutdown).await {
+    while shutdown.next_round(CLOCK_INTERVAL).await {
         let followed = match &mut schedule {
             None => Schedule::start(store.clone(), clock.clone())
                 .await
@@ -168,7 +168,7 @@ pub(super) async fn follow_clock(store: Store, clock: Clock, shutdown: Shutdown)
 /// Makes checkpoints until the soft stop, so that writers need not.
 pub(super) async fn checkpoint(store: Store, shutdown: Shutdown) {
     let mut failing = false;
-    while every(CHECKPOINT_INTERVAL, &shutdown).await {
+    while shutdown.next_round(CHECKPOINT_INTERVAL).await {
         let result = store.checkpoint().await;
         let failed = result.is_err();
         if let Err(error) = result
@@ -177,13 +177,5 @@ pub(super) async fn checkpoint(store: Store, shutdown: Shutdown) {
             tracing::warn!(%error, "store checkpoint failed; a writer makes the next one");
         }
         failing = failed;
-    }
-}
-
-/// Waits for the next round. `false` at the soft stop.
-async fn every(interval: Duration, shutdown: &Shutdown) -> bool {
-    tokio::select! {
-        () = shutdown.requested() => false,
-        () = tokio::time::sleep(interval) => true,
     }
 }

@@ -32,6 +32,14 @@ impl Shutdown {
         self.soft.is_cancelled()
     }
 
+    /// Waits `interval` for the next round of periodic work. `false` at the soft stop.
+    pub async fn next_round(&self, interval: Duration) -> bool {
+        tokio::select! {
+            () = self.requested() => false,
+            () = tokio::time::sleep(interval) => true,
+        }
+    }
+
     /// Resolves at the hard stop.
     pub async fn forced(&self) {
         self.hard.cancelled().await;

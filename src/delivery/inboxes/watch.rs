@@ -13,7 +13,7 @@ const INTERVAL: Duration = Duration::from_millis(500);
 /// Wakes consumers that wait when something may be received, until the soft stop.
 pub async fn watch(wakes: InboxWakes, store: Store, clock: Clock, shutdown: Shutdown) {
     let mut is_failing = false;
-    while every(INTERVAL, &shutdown).await {
+    while shutdown.next_round(INTERVAL).await {
         let waited = wakes.waited();
         if waited.is_empty() {
             continue;
@@ -31,13 +31,5 @@ pub async fn watch(wakes: InboxWakes, store: Store, clock: Clock, shutdown: Shut
             }
             Err(_) => {}
         }
-    }
-}
-
-/// Waits for the next round. `false` at the soft stop.
-async fn every(interval: Duration, shutdown: &Shutdown) -> bool {
-    tokio::select! {
-        () = shutdown.requested() => false,
-        () = tokio::time::sleep(interval) => true,
     }
 }
