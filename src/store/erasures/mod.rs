@@ -16,6 +16,7 @@ mod tombstones;
 
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::columns::{Columns, columns};
 use super::engine::{Row, Tx, args};
@@ -27,6 +28,9 @@ use crate::domain::{
 
 pub use steps::{ErasureStep, QuarantinedRecord};
 pub(super) use tombstones::erased;
+
+/// How far another server's clock may be ahead for an event that it has accepted to be erased.
+const CLOCK_AHEAD_MAX: Duration = Duration::from_hours(24);
 
 /// The columns that [`read`] reads.
 const COLUMNS: Columns<11> = columns! {
@@ -71,7 +75,8 @@ impl Store {
         if !orgs::hold(&mut tx, org).await? {
             return Ok(None);
         }
-        tombstones::write(&mut tx, org, filter, now).await?;
+        let until = accepted_until(filter, now);
+        tombstones::write(&mut tx, org, filter, until).await?;
         let (event_id, account_id) = match filter {
             ErasureSubject::Event(event) => (Some(*event), None),
             ErasureSubject::Account(account) => (None, Some(account.as_str())),
@@ -80,7 +85,7 @@ impl Store {
             id: ErasureId::mint(now),
             org_id: org,
             filter: filter.clone(),
-            accepted_until: now,
+            accepted_until: until,
             status: ErasureStatus::Running,
             events: 0,
             deliveries: 0,
@@ -90,8 +95,8 @@ impl Store {
         };
         let sql = "INSERT INTO erasures
                        (id, org_id, event_id, account_id, until, created_at, stepped_at)
-                   VALUES ($1, $2, $3, $4, $5, $5, $5)";
-        tx.execute(sql, args![erasure.id, org, event_id, account_id, now]).await?;
+                   VALUES ($1, $2, $3, $4, $5, $6, $6)";
+        tx.execute(sql, args![erasure.id, org, event_id, account_id, until, now]).await?;
         audit::commit(tx, &AuditRecord::erasure_requested(&erasure), by, now).await?;
         Ok(Some(erasure))
     }
@@ -126,4 +131,15 @@ impl System<'_> {
     pub async fn delete_tombstones(self, before: Timestamp) -> Result<()> {
         tombstones::delete(&self.0.engine, before).await
     }
+}
+
+/// Until when what is erased was accepted: until now. An event whose id tells when it was accepted may be of a server
+/// whose clock is ahead, by a day at most.
+fn accepted_until(filter: &ErasureSubject, now: Timestamp) -> Timestamp {
+    let accepted = match filter {
+        ErasureSubject::Event(event) => event.minted_at(),
+        ErasureSubject::Account(_) => None,
+    };
+    let until = accepted.map(|at| at.plus(Duration::from_millis(1)));
+    until.map_or(now, |until| until.clamp(now, now.plus(CLOCK_AHEAD_MAX)))
 }

@@ -19,6 +19,7 @@ use crate::support::wait::until;
 on_both!(
     account_is_erased_from_every_table_and_others_are_left,
     event_is_erased_with_its_deliveries,
+    event_of_a_server_whose_clock_is_ahead_is_erased,
     what_outlived_an_event_is_erased,
     erased_events_do_not_come_back_out_of_a_journal,
     erasure_goes_on_after_each_step_that_was_lost,
@@ -263,4 +264,18 @@ async fn tombstones_are_deleted_in_the_end(subject: &Subject) {
     assert_eq!(count(subject, "erasures").await, 0);
     let reached = "SELECT count(*) FROM orgs WHERE erased_until IS NOT NULL";
     assert_eq!(subject.count(reached).await, 0);
+}
+
+async fn event_of_a_server_whose_clock_is_ahead_is_erased(subject: &Subject) {
+    let org = add_org(subject).await;
+    let ahead = Duration::from_hours(1);
+    let [first, later] = [0, 1].map(|number| some_event(org, "a.b", at(number).plus(ahead)));
+    persist(subject, std::slice::from_ref(&first), at(0)).await;
+    for event in [&first, &later] {
+        request(subject, org, ErasureSubject::Event(event.id), 10).await;
+    }
+    // It waited in that server's journal.
+    persist(subject, &[later], at(20)).await;
+    run(subject).await;
+    assert_eq!(count(subject, "events").await, 0);
 }
