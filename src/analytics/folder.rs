@@ -13,7 +13,7 @@ use crate::store::{Store, StoreError};
 
 /// How long deltas are gathered: many of an organisation change the same rows.
 const INTERVAL: Duration = Duration::from_secs(2);
-/// The longest wait while the store is unavailable.
+/// The longest wait while the store is unavailable, and that after deltas which cannot be read.
 const RETRY_WAIT_MAX: Duration = Duration::from_secs(10);
 /// A step is followed by a pause of so many times its length.
 const PAUSE_FACTOR: u32 = 3;
@@ -67,6 +67,9 @@ impl RollupFolder {
         let Some(step) = self.store.system().fold_deltas().await? else { return Ok(INTERVAL) };
         self.metrics.hookgate_rollup_fold_seconds.observe(watch.seconds());
         self.metrics.hookgate_rollup_records_folded_total.inc_by(step.records as u64);
+        if step.unreadable > 0 {
+            return Ok(RETRY_WAIT_MAX);
+        }
         let factor = if waiting < DELTAS_URGENT { PAUSE_FACTOR } else { 1 };
         Ok(if step.more { watch.elapsed() * factor } else { INTERVAL })
     }

@@ -1,7 +1,8 @@
 //! The steps of an erasure, each a small transaction that writes how far it has come.
 //!
 //! First go the counts of an account, while few events have come since. Then go the events, a few at a time (`event_rows`),
-//! and what names no event by its key: events in dead letters of the store's refusals, and kept answers to requests.
+//! and what names no event by its key: events in dead letters of the store's refusals, and kept answers to requests. Last
+//! go the outcomes of deliveries that ended meanwhile.
 //!
 //! # Failure
 //! A step that fails changes nothing, and its erasure lets the others go first for a while: whatever is wrong with its
@@ -16,7 +17,7 @@ use super::{COLUMNS, Erasure, ErasureSubject, read};
 use crate::domain::{Actor, Cursor, DeadReason, ErasureId, ErasureStatus, Timestamp};
 use crate::store::engine::{Dialect, Row, Tx, args};
 use crate::store::page::START_OF_TIME;
-use crate::store::rollups::{RollupErasure, erase_some};
+use crate::store::rollups::{RollupErasure, erase_outcomes, erase_some};
 use crate::store::{AuditRecord, Result, Store, System, audit};
 
 /// How long an erasure whose step has failed lets others go first.
@@ -143,7 +144,8 @@ impl System<'_> {
                 false
             }
             Stage::Answers => forget_answers(&mut tx, &erasure).await?,
-            Stage::Counts | Stage::Done => false,
+            Stage::Counts => !erase_outcomes_of(self.0, &mut tx, &erasure).await?,
+            Stage::Done => false,
         };
         let next = if goes_on { stage } else { stage.next() };
         let erasure = advance(&mut tx, erasure.id, (next, are_counts_erased), erased, now).await?;
@@ -269,4 +271,10 @@ async fn erase_counts(store: &Store, tx: &mut Tx<'_>, erasure: &Erasure) -> Resu
     let ErasureSubject::Account(account) = &erasure.filter else { return Ok(true) };
     let erased = erase_some(store, tx, erasure.org_id, account, erasure.accepted_until).await?;
     Ok(erased == RollupErasure::Done)
+}
+
+/// Erases some of what was counted of an account since. `true` when none is left.
+async fn erase_outcomes_of(store: &Store, tx: &mut Tx<'_>, erasure: &Erasure) -> Result<bool> {
+    let ErasureSubject::Account(account) = &erasure.filter else { return Ok(true) };
+    Ok(erase_outcomes(store, tx, erasure.org_id, account).await? == RollupErasure::Done)
 }

@@ -57,6 +57,31 @@ pub(in crate::store) async fn erase_some(
     Ok(if is_counted { RollupErasure::Done } else { RollupErasure::Continues })
 }
 
+/// Erases some of what was counted of an account while its events were erased: outcomes of their deliveries. Where it has
+/// events again they stay, since outcomes of those may be among them.
+pub(in crate::store) async fn erase_outcomes(
+    store: &Store,
+    tx: &mut Tx<'_>,
+    org: OrgId,
+    account: &str,
+) -> Result<RollupErasure> {
+    if account == ALL_ACCOUNTS {
+        return Ok(RollupErasure::Done);
+    }
+    if !fold_all(store, tx, org).await? {
+        return Ok(RollupErasure::Continues);
+    }
+    let of_account = "org_id = $1 AND account_id = $2";
+    let sql = format!(
+        "DELETE FROM rollup_hours WHERE {of_account} AND hour IN
+             (SELECT hour FROM rollup_hours WHERE {of_account} AND events = 0
+              ORDER BY hour LIMIT $3)
+           AND NOT EXISTS (SELECT 1 FROM rollup_hours WHERE {of_account} AND events > 0)"
+    );
+    let is_done = tx.execute(sql, args![org, account, DELETED_PER_STEP]).await? < DELETED_PER_STEP;
+    Ok(if is_done { RollupErasure::Done } else { RollupErasure::Continues })
+}
+
 /// Folds some deltas of an organisation, and keeps others from folding until the end of the transaction. `true` when none
 /// is left.
 pub(in crate::store) async fn fold_all(store: &Store, tx: &mut Tx<'_>, org: OrgId) -> Result<bool> {

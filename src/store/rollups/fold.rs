@@ -3,11 +3,15 @@
 //! A step takes the oldest deltas, adds them up, adds the sums to the rows, and deletes the deltas, in one transaction:
 //! whatever happens to it, each delta is counted once. One step runs at a time, whichever server does it, so a row
 //! is read, added to and written back.
+//!
+//! Where a delta, or a row that it is added to, cannot be read, each organisation's deltas are folded in a step of their own:
+//! those of the organisation at fault wait, and its counts are approximate meanwhile.
 
 use std::collections::BTreeMap;
 
 use super::delivery_hour::DeliveryHour;
 use super::event_hour::EventHour;
+use super::fold_steps::FoldStep;
 use super::folded::{AccountHour, Activity, Additions, MonthCounts};
 use super::type_outcomes::TypeOutcomes;
 use crate::domain::{EndpointId, HOUR_MINUTES, Month, OrgId, minute_of};
@@ -27,20 +31,6 @@ const POSTGRES_BYTES_PER_STEP: usize = 1024 * 1024;
 const POSTGRES_ROWS_PER_STEP: usize = 4_096;
 /// Rows of a statement, of which the last one of several has fewer.
 const SIZES: [usize; 3] = [16, 64, ROWS_MAX];
-/// Unfolded deltas that are counted.
-pub const DELTAS_COUNTED_MAX: u64 = 10_000;
-
-/// What a step did.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct FoldStep {
-    /// Deltas that were folded.
-    pub deltas: usize,
-    /// Events and outcomes in them.
-    pub records: usize,
-    /// Whether more are known to wait.
-    pub more: bool,
-}
-
 /// Deltas whose sums are written.
 struct Taken {
     ids: Vec<i64>,
@@ -49,19 +39,13 @@ struct Taken {
 }
 
 impl System<'_> {
-    /// Deltas that are not folded yet; beyond [`DELTAS_COUNTED_MAX`] they are not counted.
-    pub async fn unfolded_deltas(self) -> Result<u64> {
-        let sql = "SELECT count(*) AS count FROM (SELECT 1 FROM rollup_deltas LIMIT $1) d";
-        self.0.engine.one(sql, args![DELTAS_COUNTED_MAX]).await?.get("count")
-    }
-
-    /// Folds the oldest deltas into the rollups, in one transaction. `None` while another server does so.
-    pub async fn fold_deltas(self) -> Result<Option<FoldStep>> {
+    /// Folds the oldest deltas, of all organisations or of one, in one transaction. `None` while another server folds.
+    pub(super) async fn fold_of(self, org: Option<OrgId>) -> Result<Option<FoldStep>> {
         let mut tx = self.0.engine.begin_long().await?;
         if !hold(&mut tx).await? {
             return Ok(None);
         }
-        let taken = take(self.0, &mut tx, None).await?;
+        let taken = take(self.0, &mut tx, org).await?;
         if taken.ids.is_empty() {
             tx.rollback().await?;
             return Ok(Some(FoldStep::default()));
@@ -70,6 +54,7 @@ impl System<'_> {
             deltas: taken.ids.len(),
             records: taken.additions.records,
             more: taken.more,
+            unreadable: 0,
         };
         write(&mut tx, taken).await?;
         tx.commit().await?;

@@ -19,6 +19,7 @@ on_both!(
     outcomes_of_an_earlier_version_are_counted_by_endpoint_only,
     events_that_come_later_leave_the_outcomes_of_their_hour,
     erasing_an_account_takes_its_outcomes_away,
+    outcome_that_comes_during_an_erasure_leaves_no_name,
     types_of_outcomes_beyond_the_limit_are_summed_up,
     reads_say_that_deltas_were_left_out,
 );
@@ -212,6 +213,25 @@ async fn erasing_an_account_takes_its_outcomes_away(subject: &Subject) {
     assert_eq!(by_type(subject, org, Some("kept"), always()).await, named(&[("t", (1, 0, 0))]));
     assert_eq!(by_type(subject, org, None, always()).await, named(&[("t", (2, 0, 0))]));
     assert_eq!(subject.count("SELECT count(*) FROM rollup_deltas").await, 0);
+}
+
+async fn outcome_that_comes_during_an_erasure_leaves_no_name(subject: &Subject) {
+    let org = add_org(subject).await;
+    add_endpoint(subject, org, "*").await;
+    let events = [labelled(org, "t", "gone", "u", at(0)), labelled(org, "t", "kept", "u", at(0))];
+    persist(subject, &events, at(0)).await;
+    let leased = claim(subject, 9, at(1)).await;
+    let account = ErasureSubject::Account("gone".to_owned());
+    subject.store.insert_erasure(org, &account, &Actor::CLI, at(4)).await.unwrap().unwrap();
+    // Erases the counts.
+    subject.store.system().erase_step(at(5)).await.unwrap().unwrap();
+    record(subject, &leased.iter().map(|leased| delivered(leased, at(6))).collect::<Vec<_>>())
+        .await;
+    erase_all(&subject.store, at(7)).await;
+    let named_rows = "SELECT count(*) FROM rollup_hours WHERE account_id = 'gone'";
+    assert_eq!(subject.count(named_rows).await, 0);
+    assert_eq!(by_type(subject, org, Some("kept"), always()).await, named(&[("t", (1, 0, 0))]));
+    assert_eq!(by_type(subject, org, None, always()).await, named(&[("t", (2, 0, 0))]));
 }
 
 async fn types_of_outcomes_beyond_the_limit_are_summed_up(subject: &Subject) {
