@@ -114,7 +114,7 @@ impl System<'_> {
         if without_event.is_empty() {
             return;
         }
-        let expiry = retention::expire_missing(self.0, without_event, lease.token, now);
+        let expiry = retention::expire_missing(self.0, without_event, Some(lease.token), now);
         if let Err(error) = Box::pin(expiry).await {
             tracing::warn!(%error, "cannot give up deliveries without an event; will retry");
         }

@@ -30,7 +30,7 @@ use sqlx::sqlite::SqliteArguments;
 use uuid::Uuid;
 
 use super::engine::{Dialect, Engine, Row, args};
-use super::{Result, Store, claims, events, timed};
+use super::{Result, Store, claims, events, retention, timed};
 use crate::domain::{
     DeadReason, Decision, DeliveryId, EndpointId, Event, EventId, EventLabels, EventTypeFilter,
     Inbox, Lease, OrgId, Outcome, ReceivedEvent, Timestamp,
@@ -170,22 +170,24 @@ impl Store {
         let exhausted = self.outcomes_of(&exhausted, org, request).await?;
         let known = self.events_of(&leased).await?;
         let lease_expires_at = self.shown_time(request.lease.until);
-        let with_event = |row: Leased| {
-            let Some(event) = known.get(&row.event) else {
-                tracing::error!(delivery = %row.id, event = %row.event.0, "the event of a delivery to an inbox is missing");
-                return None;
-            };
-            Some(ReceivedEvent {
-                event: Arc::clone(event),
-                delivery_id: row.id,
-                receive_count: row.attempts,
-                lease_expires_at,
-            })
-        };
-        Ok(ReceivedEvents {
-            events: leased.into_iter().filter_map(with_event).collect(),
-            exhausted,
-        })
+        let (mut events, mut without_event) = (Vec::with_capacity(leased.len()), Vec::new());
+        for Leased { id, event, attempts, .. } in leased {
+            match known.get(&event) {
+                Some(event) => events.push(ReceivedEvent {
+                    event: Arc::clone(event),
+                    delivery_id: id,
+                    receive_count: attempts,
+                    lease_expires_at,
+                }),
+                None => without_event.push((org, id)),
+            }
+        }
+        let expiry = retention::expire_missing(self, &without_event, None, request.now);
+        // What fails is tried again when they are received next.
+        if let Err(error) = Box::pin(expiry).await {
+            tracing::warn!(%error, "cannot give up deliveries without an event; will retry");
+        }
+        Ok(ReceivedEvents { events, exhausted })
     }
 
     /// The outcomes of deliveries that were received too often.

@@ -1,11 +1,13 @@
 //! Tables whose rows are deleted by their age alone. A further one is one more line here.
 
-use super::Round;
+use uuid::Uuid;
+
+use super::{OrgRetention, Round};
 use crate::config::{RetentionConfig, days};
-use crate::domain::{OrgId, Timestamp};
+use crate::domain::Timestamp;
 use crate::runtime::Stopwatch;
 use crate::store::Result;
-use crate::store::engine::{Value, args};
+use crate::store::engine::{Tx, Value, args};
 
 const HOUR_MICROS: i64 = 3_600_000_000;
 
@@ -39,6 +41,17 @@ enum Kept {
     Setting(fn(&RetentionConfig) -> Option<std::time::Duration>),
     /// As a setting says, or else as long as the organisation's events.
     SettingOrEvents(fn(&RetentionConfig) -> Option<std::time::Duration>),
+}
+
+/// Whose rows of a table are deleted.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum AgedRows {
+    /// An organisation's.
+    Of(OrgRetention),
+    /// The sums over all organisations, which have the id of none.
+    Sums,
+    /// All, of a table that is not by organisation.
+    All,
 }
 
 /// Tables of organisations, each with an index on `org_id` and the time.
@@ -124,11 +137,11 @@ impl AgedTable {
 }
 
 impl Round<'_> {
-    /// Deletes rows of a table from before a time, of one organisation or of all, in steps.
+    /// Deletes rows of a table from before a time, in steps.
     pub(super) async fn delete_aged(
         &mut self,
         table: &AgedTable,
-        org: Option<OrgId>,
+        rows: AgedRows,
         before: Timestamp,
     ) -> Result<()> {
         let AgedTable { table, key, time, unit, which, .. } = table;
@@ -138,13 +151,15 @@ impl Round<'_> {
         };
         loop {
             let step = Stopwatch::start();
-            let mut tx = self.begin_step().await?;
+            let Some(mut tx) = self.begin_aged(rows).await? else { return Ok(()) };
             let max = self.rows_per_step();
             // What somebody else has locked is left for the next round.
             let lock = tx.dialect().lock(" FOR UPDATE SKIP LOCKED");
-            let (of_org, mut args) = match org {
-                Some(org) => ("org_id = $3 AND ", args![before(), max, org]),
-                None => ("", args![before(), max]),
+            let of_org = "org_id = $3 AND ";
+            let (of_org, mut args) = match rows {
+                AgedRows::Of(kept) => (of_org, args![before(), max, kept.org]),
+                AgedRows::Sums => (of_org, args![before(), max, Uuid::nil()]),
+                AgedRows::All => ("", args![before(), max]),
             };
             let sql = format!(
                 "DELETE FROM {table} WHERE ({key}) IN (
@@ -158,6 +173,13 @@ impl Round<'_> {
                 return Ok(());
             }
             self.pause(&step).await;
+        }
+    }
+
+    async fn begin_aged(&self, rows: AgedRows) -> Result<Option<Tx<'_>>> {
+        match rows {
+            AgedRows::Of(kept) => self.begin_step_of(kept).await,
+            AgedRows::Sums | AgedRows::All => self.begin_step().await.map(Some),
         }
     }
 }

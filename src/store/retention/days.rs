@@ -34,11 +34,10 @@ pub(super) async fn has_default(store: &Store) -> Result<bool> {
 
 impl Round<'_> {
     /// Drops the days that are older than the longest time that any organisation keeps its rows.
-    pub(super) async fn drop_days(&mut self, longest: Option<u32>) -> Result<()> {
+    pub(super) async fn drop_days(&mut self) -> Result<()> {
         let Engine::Postgres(engine) = &*self.store.engine else { return Ok(()) };
         self.release_held().await?;
-        let Some(longest) = longest else { return Ok(()) };
-        let before = self.before(longest);
+        let Some(before) = self.no_org_keeps().await? else { return Ok(()) };
         for table in ["delivery_attempts", "deliveries", "events"] {
             for day in days_before(engine, table, before).await? {
                 if table == "events" {
@@ -47,6 +46,10 @@ impl Round<'_> {
                 let mut tries = TRIES;
                 loop {
                     let step = Stopwatch::start();
+                    // An organisation may keep more since the round or the last day.
+                    if self.no_org_keeps().await?.is_none_or(|kept| kept < before) {
+                        return Ok(());
+                    }
                     match drop_day(engine, table, day, LOCK_TIMEOUT).await {
                         Ok(()) => break,
                         Err(error) if tries > 1 && !error.is_connection() => {
@@ -62,6 +65,11 @@ impl Round<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Before when no organisation keeps rows; `None` when one keeps them for ever, or there is none.
+    async fn no_org_keeps(&self) -> Result<Option<Timestamp>> {
+        Ok(self.longest().await?.map(|days| self.before(days)))
     }
 
     /// Copies the events of a day that pending deliveries need, at most [`HELD_PER_ORG`] of each organisation. A

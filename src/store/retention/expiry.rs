@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use uuid::Uuid;
 
-use super::Round;
+use super::{OrgRetention, Round};
 use crate::domain::{
     DeadReason, DeliveryId, EndpointId, Event, EventId, LeaseToken, OrgId, Timestamp,
 };
@@ -28,13 +28,18 @@ const DETAIL_MISSING: &str = "the event, or its payload, is not kept any more";
 impl Round<'_> {
     /// Gives up the pending deliveries of an organisation that were created before `before`, beyond the first
     /// [`HELD_PER_ORG`]. Those in flight are left for the next round.
-    pub(super) async fn expire_overdue(&mut self, org: OrgId, before: Timestamp) -> Result<()> {
+    pub(super) async fn expire_overdue(
+        &mut self,
+        kept: OrgRetention,
+        before: Timestamp,
+    ) -> Result<()> {
+        let org = kept.org;
         let Some(first) = self.first_beyond_bound(org, before).await? else { return Ok(()) };
         let (mut after, mut total) = (first, 0);
         let mut days = MissingDays::default();
         loop {
             let step = Stopwatch::start();
-            let expired = match self.expire_some(org, (after, before)).await {
+            let expired = match self.expire_some(kept, (after, before)).await {
                 Err(error) if days.make(self.store, &error).await? => continue,
                 expired => expired?,
             };
@@ -98,10 +103,11 @@ impl Round<'_> {
     /// Gives up some deliveries behind a position. Returns how many, and the position of the last; `None` at the end.
     async fn expire_some(
         &self,
-        org: OrgId,
+        kept: OrgRetention,
         (after, before): ((Timestamp, Uuid), Timestamp),
     ) -> Result<Option<(u64, (Timestamp, Uuid))>> {
-        let mut tx = self.begin_step().await?;
+        let org = kept.org;
+        let Some(mut tx) = self.begin_step_of(kept).await? else { return Ok(None) };
         let lock = tx.dialect().lock(" FOR UPDATE");
         let sql = format!(
             "SELECT created_at, id, endpoint_id, event_id, event_received_at FROM pending_deliveries
@@ -120,12 +126,12 @@ impl Round<'_> {
     }
 }
 
-/// Gives up leased deliveries whose event is gone, or has no payload any more: a redelivery may have been planned while
-/// that happened. Those that are not held under `token` are left alone.
+/// Gives up deliveries whose event is gone, or has no payload any more: a redelivery may have been planned while that
+/// happened. They are leased under `token`, or are received from an inbox, which takes no lease; others are left alone.
 pub(in crate::store) async fn expire_missing(
     store: &Store,
     deliveries: &[(OrgId, DeliveryId)],
-    token: LeaseToken,
+    token: Option<LeaseToken>,
     now: Timestamp,
 ) -> Result<()> {
     for (org, id) in deliveries {
@@ -143,16 +149,16 @@ pub(in crate::store) async fn expire_missing(
 async fn expire_one(
     store: &Store,
     (org, id): (OrgId, DeliveryId),
-    token: LeaseToken,
+    token: Option<LeaseToken>,
     now: Timestamp,
 ) -> Result<()> {
     let mut tx = store.engine.begin().await?;
     let lock = tx.dialect().lock(" FOR UPDATE");
     let sql = format!(
         "SELECT created_at, id, endpoint_id, event_id, event_received_at FROM pending_deliveries
-         WHERE org_id = $1 AND created_at = $2 AND id = $3 AND lease_token = $4{lock}"
+         WHERE org_id = $1 AND created_at = $2 AND id = $3 AND lease_token IS NOT DISTINCT FROM $4{lock}"
     );
-    let args = args![org, id.created_at(), id, token.uuid()];
+    let args = args![org, id.created_at(), id, token.map(LeaseToken::uuid)];
     let Some(overdue) = tx.find(sql, args, Overdue::read).await? else { return Ok(()) };
     give_up(store, &mut tx, org, &[overdue], (DETAIL_MISSING, now)).await?;
     let event = outcomes::deliveries_expired(org, 1, DETAIL_MISSING, now)?;

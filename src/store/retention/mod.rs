@@ -13,13 +13,18 @@
 //!
 //! # Pace
 //! Each step is a small transaction, a long one for the write queue of SQLite. The round pauses after each for 16 times
-//! as long as that took, so that who writes beside it hardly notices: what an hour has made too old fits into that. A
-//! round that is longer halves its pauses every five minutes, down to half of the store's time, so that it ends. On
+//! as long as that took, so that who writes beside it hardly notices. A round that is longer halves its pauses every five
+//! minutes, down to half of the store's time. On
 //! PostgreSQL one instance at a time does a step.
 //!
 //! # Failure
 //! A round that fails is repeated from its start; what is deleted is deleted. Nothing is remembered between rounds but
-//! how far payloads are removed.
+//! how far payloads are removed. What fails for one organisation although the database can be reached is told, and keeps
+//! nothing else from being deleted.
+//!
+//! # Changes meanwhile
+//! A round may take hours. Each step looks whether its organisation still keeps what it kept when it was read, under a lock
+//! that its change needs: if not, nothing more of it is deleted until the next round. So does each day that is dropped.
 
 mod aged;
 mod days;
@@ -33,12 +38,12 @@ use std::time::Duration;
 
 use super::advisory_locks::RETENTION;
 use super::engine::{Engine, Row, Tx, args};
-use super::{Result, Store, System};
+use super::{Result, Store, StoreError, System};
 use crate::config::{RetentionConfig, days as in_days};
 use crate::domain::{OrgId, OrgLimit, OrgLimits, Timestamp};
 use crate::runtime::Stopwatch;
 
-use aged::AGED;
+use aged::{AGED, AgedRows};
 pub(super) use expiry::expire_missing;
 pub(super) use rows::delete_deliveries;
 
@@ -68,7 +73,7 @@ pub struct RetentionReport {
 }
 
 /// How long an organisation's rows are kept.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 struct OrgRetention {
     org: OrgId,
     /// Days; `None` for ever.
@@ -84,11 +89,16 @@ struct Round<'a> {
     now: Timestamp,
     began: Stopwatch,
     report: RetentionReport,
+    /// The first failure that did not end the round.
+    failed: Option<StoreError>,
 }
 
 impl System<'_> {
     /// Deletes what is older than it is to be kept. Meant to be called every hour; it takes as long as there is
     /// something to delete.
+    ///
+    /// # Errors
+    /// When the database cannot be reached, or else what failed first, once everything else is deleted.
     pub async fn enforce_retention(
         self,
         config: &RetentionConfig,
@@ -97,53 +107,70 @@ impl System<'_> {
         // By the earlier of two clocks, so that one which is ahead deletes nothing too early.
         let now = now.min(self.0.due(now));
         let (began, report) = (Stopwatch::start(), RetentionReport::default());
-        let mut round = Round { store: self.0, config, now, began, report };
-        let longest = round.delete_by_org().await?;
-        round.drop_days(longest).await?;
-        round.delete_overall().await?;
+        let mut round = Round { store: self.0, config, now, began, report, failed: None };
+        round.delete_by_org().await?;
+        let dropped = round.drop_days().await;
+        round.go_on_after(dropped, None)?;
+        let deleted = round.delete_overall().await;
+        round.go_on_after(deleted, None)?;
         if let Engine::Sqlite(engine) = &*self.0.engine
             && round.report != RetentionReport::default()
         {
             engine.give_space_back().await?;
         }
-        Ok(round.report)
+        round.failed.map_or(Ok(round.report), Err)
     }
 }
 
 impl Round<'_> {
-    /// Goes through the organisations and returns how many days the longest of them keeps its rows; `None` when one
-    /// keeps them for ever, or there is none.
-    async fn delete_by_org(&mut self) -> Result<Option<u32>> {
+    /// Goes on after something has failed, of an organisation or of all, unless the database cannot be reached.
+    fn go_on_after(&mut self, result: Result<()>, org: Option<OrgId>) -> Result<()> {
+        let Err(error) = result else { return Ok(()) };
+        if error.is_connection() {
+            return Err(error);
+        }
+        match org {
+            Some(org) => {
+                tracing::warn!(%org, %error, "cannot delete what is too old of an organisation")
+            }
+            None => tracing::warn!(%error, "cannot delete what is too old of all organisations"),
+        }
+        self.failed.get_or_insert(error);
+        Ok(())
+    }
+
+    /// Goes through the organisations.
+    async fn delete_by_org(&mut self) -> Result<()> {
         let longest = self.longest().await?;
         let has_default = days::has_default(self.store).await?;
         let mut after = OrgId::from_uuid(uuid::Uuid::nil());
         loop {
             let orgs = self.orgs_after(after).await?;
-            let Some(last) = orgs.last() else { return Ok(longest) };
+            let Some(last) = orgs.last() else { return Ok(()) };
             after = last.org;
             for org in orgs {
                 // Whole days are dropped for those that keep the most.
                 let by_day = days::are_dropped(self.store) && !has_default && org.rows == longest;
-                self.delete_of(org, by_day).await?;
+                let deleted = self.delete_of(org, by_day).await;
+                self.go_on_after(deleted, Some(org.org))?;
             }
         }
     }
 
     async fn delete_of(&mut self, kept: OrgRetention, by_day: bool) -> Result<()> {
-        let org = kept.org;
         if let Some(before) = kept.rows.map(|days| self.before(days)) {
-            self.expire_overdue(org, before).await?;
+            self.expire_overdue(kept, before).await?;
             if !by_day {
-                self.delete_rows(org, before).await?;
+                self.delete_rows(kept, before).await?;
             }
         }
         if let Some(before) = kept.payloads.map(|days| self.before(days)) {
-            self.remove_payloads(org, before).await?;
+            self.remove_payloads(kept, before).await?;
         }
         for table in AGED {
             let days = table.days(self.config, kept.rows);
             if let Some(before) = days.map(|days| self.before(days)) {
-                self.delete_aged(table, Some(org), before).await?;
+                self.delete_aged(table, AgedRows::Of(kept), before).await?;
             }
         }
         Ok(())
@@ -151,16 +178,14 @@ impl Round<'_> {
 
     /// What belongs to no organisation, or is few enough to be deleted for all at once.
     async fn delete_overall(&mut self) -> Result<()> {
-        // Sums over all organisations have the id of none.
-        let all = OrgId::from_uuid(uuid::Uuid::nil());
         for table in AGED {
             if let Some(days) = table.days(self.config, None) {
-                self.delete_aged(table, Some(all), self.before(days)).await?;
+                self.delete_aged(table, AgedRows::Sums, self.before(days)).await?;
             }
         }
         for table in aged::AGED_OVERALL {
             if let Some(days) = table.days(self.config, None) {
-                self.delete_aged(table, None, self.before(days)).await?;
+                self.delete_aged(table, AgedRows::All, self.before(days)).await?;
             }
         }
         Ok(())
@@ -168,21 +193,22 @@ impl Round<'_> {
 
     /// Organisations by id, with how long they keep what they have.
     async fn orgs_after(&self, after: OrgId) -> Result<Vec<OrgRetention>> {
-        let defaults = retention_defaults(self.config);
         let sql = "SELECT id, retention_days, payload_retention_days FROM orgs
                    WHERE deleting_since IS NULL AND id > $1 ORDER BY id LIMIT $2";
-        let read = |row: &Row| {
-            let limits = OrgLimits::default()
-                .with(OrgLimit::RetentionDays, row.get_opt("retention_days")?)
-                .with(OrgLimit::PayloadRetentionDays, row.get_opt("payload_retention_days")?)
-                .or(&defaults);
-            Ok(OrgRetention {
-                org: row.get("id")?,
-                rows: limits.get(OrgLimit::RetentionDays),
-                payloads: limits.get(OrgLimit::PayloadRetentionDays),
-            })
-        };
+        let read = |row: &Row| self.read_org(row);
         self.store.engine.list(sql, args![after, ORGS_AT_ONCE], read).await
+    }
+
+    fn read_org(&self, row: &Row) -> Result<OrgRetention> {
+        let limits = OrgLimits::default()
+            .with(OrgLimit::RetentionDays, row.get_opt("retention_days")?)
+            .with(OrgLimit::PayloadRetentionDays, row.get_opt("payload_retention_days")?)
+            .or(&retention_defaults(self.config));
+        Ok(OrgRetention {
+            org: row.get("id")?,
+            rows: limits.get(OrgLimit::RetentionDays),
+            payloads: limits.get(OrgLimit::PayloadRetentionDays),
+        })
     }
 
     /// How many days the organisation keeps its rows that keeps them the longest; `None` for ever, or when there is
@@ -214,6 +240,18 @@ impl Round<'_> {
             tx.execute(format!("SELECT pg_advisory_xact_lock({RETENTION})"), args![]).await?;
         }
         Ok(tx)
+    }
+
+    /// Begins a step for an organisation; `None` when it does not keep any more what it kept when it was read.
+    async fn begin_step_of(&self, kept: OrgRetention) -> Result<Option<Tx<'_>>> {
+        let mut tx = self.begin_step().await?;
+        let lock = tx.dialect().lock(" FOR SHARE");
+        let sql = format!(
+            "SELECT id, retention_days, payload_retention_days FROM orgs
+             WHERE deleting_since IS NULL AND id = $1{lock}"
+        );
+        let now = tx.find(sql, args![kept.org], |row| self.read_org(row)).await?;
+        Ok((now == Some(kept)).then_some(tx))
     }
 
     /// Rows that a step may write.

@@ -6,9 +6,9 @@
 
 use uuid::Uuid;
 
-use super::Round;
 use super::in_use::is_needed;
 use super::rows::{EventKey, event_keys, is_one_of};
+use super::{OrgRetention, Round};
 use crate::domain::{DeadReason, OrgId, Timestamp};
 use crate::runtime::Stopwatch;
 use crate::store::Result;
@@ -23,11 +23,16 @@ const LOOKED_AT_ONCE: usize = 1_000;
 
 impl Round<'_> {
     /// Removes the payloads of events that were accepted before `before`.
-    pub(super) async fn remove_payloads(&mut self, org: OrgId, before: Timestamp) -> Result<()> {
+    pub(super) async fn remove_payloads(
+        &mut self,
+        kept: OrgRetention,
+        before: Timestamp,
+    ) -> Result<()> {
+        let org = kept.org;
         let mut after = (self.payloads_removed_until(org).await?, Uuid::nil());
         while after.0 < before {
             let step = Stopwatch::start();
-            let mut tx = self.begin_step().await?;
+            let Some(mut tx) = self.begin_step_of(kept).await? else { return Ok(()) };
             lock_mark(&mut tx, org).await?;
             let max = (self.rows_per_step() / PART_OF_ROWS).max(1);
             let keys = event_keys(&mut tx, org, (after, before), max).await?;
@@ -40,8 +45,8 @@ impl Round<'_> {
             self.report.payloads += unneeded.len() as u64;
             self.pause(&step).await;
         }
-        self.remove_payloads_in_use(org, before).await?;
-        self.remove_records(org, before).await
+        self.remove_payloads_in_use(kept, before).await?;
+        self.remove_records(kept, before).await
     }
 
     /// Until when payloads are removed. From now on there is a row that says so.
@@ -61,7 +66,12 @@ impl Round<'_> {
 
     /// Removes the payloads of events that are noted and that nothing needs any more: they were in use when their time
     /// came, or were stored later.
-    async fn remove_payloads_in_use(&mut self, org: OrgId, before: Timestamp) -> Result<()> {
+    async fn remove_payloads_in_use(
+        &mut self,
+        kept: OrgRetention,
+        before: Timestamp,
+    ) -> Result<()> {
+        let org = kept.org;
         let mut after = (START_OF_TIME, Uuid::nil());
         loop {
             let step = Stopwatch::start();
@@ -81,7 +91,7 @@ impl Round<'_> {
             let unneeded: Vec<EventKey> =
                 found.into_iter().filter_map(|(key, needed)| (!needed).then_some(key)).collect();
             for part in unneeded.chunks((self.rows_per_step() / PART_OF_ROWS).max(1)) {
-                let mut tx = self.begin_step().await?;
+                let Some(mut tx) = self.begin_step_of(kept).await? else { return Ok(()) };
                 remove(&mut tx, org, part).await?;
                 let keys = RowKeys::of(part);
                 let key = ("received_at", "event_id");
@@ -94,10 +104,10 @@ impl Round<'_> {
     }
 
     /// Removes the events in dead letters of the store's refusals.
-    async fn remove_records(&mut self, org: OrgId, before: Timestamp) -> Result<()> {
+    async fn remove_records(&mut self, kept: OrgRetention, before: Timestamp) -> Result<()> {
         loop {
             let step = Stopwatch::start();
-            let mut tx = self.begin_step().await?;
+            let Some(mut tx) = self.begin_step_of(kept).await? else { return Ok(()) };
             let lock = tx.dialect().lock(" FOR UPDATE SKIP LOCKED");
             let sql = format!(
                 "UPDATE dead_letters SET record = NULL WHERE id IN (
@@ -106,7 +116,8 @@ impl Round<'_> {
                      LIMIT $4{lock})"
             );
             let reason = DeadReason::Unstorable.as_str();
-            let removed = tx.execute(sql, args![org, reason, before, self.rows_per_step()]).await?;
+            let removed =
+                tx.execute(sql, args![kept.org, reason, before, self.rows_per_step()]).await?;
             tx.commit().await?;
             self.report.payloads += removed;
             if removed == 0 {

@@ -2,8 +2,8 @@
 
 use uuid::Uuid;
 
-use super::Round;
 use super::in_use::is_needed;
+use super::{OrgRetention, Round};
 use crate::domain::{DeliveryId, OrgId, Timestamp};
 use crate::runtime::Stopwatch;
 use crate::store::Result;
@@ -15,10 +15,15 @@ pub(super) type EventKey = (Timestamp, Uuid);
 
 impl Round<'_> {
     /// Deletes events that were accepted, and deliveries that were created, before `before`.
-    pub(super) async fn delete_rows(&mut self, org: OrgId, before: Timestamp) -> Result<()> {
+    pub(super) async fn delete_rows(
+        &mut self,
+        kept: OrgRetention,
+        before: Timestamp,
+    ) -> Result<()> {
+        let org = kept.org;
         loop {
             let step = Stopwatch::start();
-            let mut tx = self.begin_step().await?;
+            let Some(mut tx) = self.begin_step_of(kept).await? else { return Ok(()) };
             let max = self.rows_per_step();
             let deleted = delete_deliveries(&mut tx, "deliveries", (org, before), max).await?;
             tx.commit().await?;
@@ -31,7 +36,7 @@ impl Round<'_> {
         let mut after = (START_OF_TIME, Uuid::nil());
         loop {
             let step = Stopwatch::start();
-            let mut tx = self.begin_step().await?;
+            let Some(mut tx) = self.begin_step_of(kept).await? else { return Ok(()) };
             let keys = event_keys(&mut tx, org, (after, before), self.rows_per_step()).await?;
             let Some(last) = keys.last().copied() else { return Ok(()) };
             let deleted = delete_unneeded(&mut tx, org, &keys).await?;

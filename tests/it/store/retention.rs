@@ -29,13 +29,13 @@ on_both!(
 );
 
 const DAY: i64 = 86_400;
-const DAYS: Duration = Duration::from_hours(24);
+pub(super) const DAYS: Duration = Duration::from_hours(24);
 
 pub(super) fn day(number: i64) -> Timestamp {
     at(number * DAY + 60)
 }
 
-fn keep(days: u32) -> RetentionConfig {
+pub(super) fn keep(days: u32) -> RetentionConfig {
     RetentionConfig { retention: Some(DAYS * days), ..RetentionConfig::default() }
 }
 
@@ -68,7 +68,7 @@ pub(super) async fn finish(subject: &Subject, now: Timestamp, decision: Decision
     subject.store.system().record_outcomes(&outcomes).await.unwrap();
 }
 
-async fn listed(subject: &Subject, org: OrgId) -> Vec<Timestamp> {
+pub(super) async fn listed(subject: &Subject, org: OrgId) -> Vec<Timestamp> {
     let events = subject.store.events(org, &EventFilter::default(), FIRST_PAGE).await.unwrap();
     events.data.iter().rev().map(|event| event.received_at).collect()
 }
@@ -77,7 +77,7 @@ pub(super) async fn rows(subject: &Subject, table: &str) -> i64 {
     subject.count(&format!("SELECT count(*) FROM {table}")).await
 }
 
-async fn limit(subject: &Subject, org: OrgId, limit: OrgLimit, days: u32) {
+pub(super) async fn limit(subject: &Subject, org: OrgId, limit: OrgLimit, days: u32) {
     let change = OrgChange { limits: vec![(limit, Some(days))], ..OrgChange::default() };
     subject.store.update_org(org, &change, &Actor::CLI, at(1)).await.unwrap().unwrap();
 }

@@ -25,7 +25,7 @@ fn day(number: i64) -> Timestamp {
     at(number * DAY + 60)
 }
 
-async fn partitions(subject: &Subject) -> i64 {
+pub(super) async fn partitions(subject: &Subject) -> i64 {
     let sql = "SELECT count(*) FROM pg_class
                WHERE relkind = 'r' AND relname ~ '^(events|deliveries|delivery_attempts)_p[0-9]{8}$'
                  AND right(relname, 8) < '20260201'";

@@ -7,7 +7,7 @@ use hookgate::domain::{
 use hookgate::store::{ClaimCursor, InboxLookup, Store};
 
 use super::super::fixtures::{
-    FIRST_PAGE, add_endpoint, add_org, at, claim, named_event, persist, some_event,
+    ALL_LETTERS, FIRST_PAGE, add_endpoint, add_org, at, claim, named_event, persist, some_event,
 };
 use super::{
     Subject, add_inbox, found, ids, on_both, org_with_events, receive, receive_max, request,
@@ -23,6 +23,7 @@ on_both!(
     idle_inbox_is_paused_and_its_owner_told,
     inbox_that_is_enabled_again_counts_as_read,
     nothing_of_an_inbox_is_sent_and_its_backlog_hides_no_webhook,
+    delivery_whose_event_is_gone_expires_when_it_is_received,
 );
 
 async fn status_tells_what_became_of_an_event(subject: &Subject) {
@@ -170,4 +171,18 @@ async fn nothing_of_an_inbox_is_sent_and_its_backlog_hides_no_webhook(subject: &
     assert_eq!(claim(subject, 2_000, at(2)).await.len(), 1);
     assert_eq!(store.system().oldest_due(at(2), &[]).await.unwrap(), None);
     assert_eq!(store.pending_count(org, inbox.id).await.unwrap(), 1_100);
+}
+
+async fn delivery_whose_event_is_gone_expires_when_it_is_received(subject: &Subject) {
+    let (org, inbox, events) = org_with_events(subject, 2).await;
+    let gone = format!("DELETE FROM events WHERE received_at < {}", at(1).micros());
+    let gone_from_days =
+        "DELETE FROM events WHERE received_at = (SELECT min(received_at) FROM events)";
+    subject.raw(&gone, gone_from_days).await;
+    assert_eq!(ids(&receive(subject, org, &inbox, 10).await), [events[1]]);
+    assert_eq!(status(subject, org, &inbox, events[0]).await, SettleStatus::Dead);
+    let letters = subject.store.dead_letters(org, &ALL_LETTERS, FIRST_PAGE).await.unwrap().data;
+    let told: Vec<_> =
+        letters.iter().map(|letter| (letter.event_id, letter.reason.as_str())).collect();
+    assert_eq!(told, [(events[0], "expired")]);
 }

@@ -1,0 +1,90 @@
+//! Rounds of retention beside a change of what is kept, and beside rows that cannot be deleted.
+
+use hookgate::config::RetentionConfig;
+use hookgate::domain::{Event, OrgLimit};
+
+use super::fixtures::{add_org, persist, some_event};
+use super::retention::{DAYS, day, enforce, keep, limit, listed, rows};
+use super::retention_days::partitions;
+use super::{Subject, on_both};
+
+on_both!(
+    round_deletes_nothing_that_is_kept_longer_since_it_began,
+    organisation_whose_rows_cannot_be_deleted_keeps_no_other_ones_from_it,
+);
+
+async fn round_deletes_nothing_that_is_kept_longer_since_it_began(subject: &Subject) {
+    // PostgreSQL drops the days of those that keep the most.
+    let (org, _) = (add_org(subject).await, add_org(subject).await);
+    limit(subject, org, OrgLimit::RetentionDays, 5).await;
+    // More than a step deletes.
+    let events: Vec<Event> = (0..700).map(|_| some_event(org, "a.b", day(0))).collect();
+    persist(subject, &events, day(0)).await;
+    // The operator says so while the first step runs.
+    let update = "UPDATE orgs SET retention_days = 365 WHERE retention_days = 5";
+    subject
+        .raw(
+            &format!("CREATE TRIGGER longer AFTER DELETE ON events BEGIN {update}; END"),
+            &format!(
+                "CREATE FUNCTION longer() RETURNS trigger LANGUAGE plpgsql
+                 AS $$ BEGIN {update}; RETURN NULL; END $$;
+                 CREATE TRIGGER longer AFTER DELETE ON events
+                 FOR EACH ROW EXECUTE FUNCTION longer()"
+            ),
+        )
+        .await;
+    let report = enforce(subject, &keep(30), day(20)).await;
+    let left = rows(subject, "events").await;
+    assert!(report.rows > 0 && left > 0, "{report:?}, {left} are left");
+    enforce(subject, &keep(30), day(20)).await;
+    assert_eq!(rows(subject, "events").await, left);
+}
+
+async fn organisation_whose_rows_cannot_be_deleted_keeps_no_other_ones_from_it(subject: &Subject) {
+    let (first, second, _) =
+        (add_org(subject).await, add_org(subject).await, add_org(subject).await);
+    for org in [first, second] {
+        limit(subject, org, OrgLimit::RetentionDays, 5).await;
+        persist(subject, &[some_event(org, "a.b", day(0))], day(0)).await;
+    }
+    let config = RetentionConfig { audit_retention: Some(DAYS), ..keep(30) };
+    let id = first.to_string();
+    subject
+        .raw(
+            &format!(
+                "CREATE TRIGGER damaged BEFORE DELETE ON events WHEN OLD.org_id = x'{}'
+                 BEGIN SELECT RAISE(ABORT, 'no'); END",
+                id.replace('-', "")
+            ),
+            &format!(
+                "CREATE FUNCTION damaged() RETURNS trigger LANGUAGE plpgsql
+                 AS $$ BEGIN IF OLD.org_id = '{id}' THEN RAISE 'no'; END IF; RETURN OLD; END $$;
+                 CREATE TRIGGER damaged BEFORE DELETE ON events
+                 FOR EACH ROW EXECUTE FUNCTION damaged()"
+            ),
+        )
+        .await;
+    assert!(rows(subject, "audit_log").await > 0);
+    let failed = subject.store.system().enforce_retention(&config, day(20)).await;
+    assert!(failed.unwrap_err().to_string().contains("no"));
+    assert_eq!(listed(subject, first).await, [day(0)]);
+    assert_eq!(listed(subject, second).await, []);
+    assert_eq!(rows(subject, "audit_log").await, 0);
+}
+
+#[tokio::test]
+async fn day_is_not_dropped_that_is_kept_longer_since_the_round_began() {
+    let subject = Subject::postgres().await;
+    let org = add_org(&subject).await;
+    let events: Vec<Event> = (0..10).map(|number| some_event(org, "a.b", day(number))).collect();
+    persist(&subject, &events, day(10)).await;
+    let before = partitions(&subject).await;
+    // The operator says so while the first day is dropped.
+    let mut postgres = subject.connect_postgres().await;
+    let trigger = "CREATE FUNCTION longer() RETURNS event_trigger LANGUAGE plpgsql
+                   AS $$ BEGIN UPDATE orgs SET retention_days = 365; END $$;
+                   CREATE EVENT TRIGGER longer ON sql_drop EXECUTE FUNCTION longer()";
+    sqlx::raw_sql(trigger).execute(&mut postgres).await.unwrap();
+    let report = subject.store.system().enforce_retention(&keep(10), day(60)).await.unwrap();
+    assert_eq!((report.days, partitions(&subject).await), (1, before - 1));
+}
