@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::config::RetentionConfig;
 use crate::domain::Timestamp;
 use crate::journal::Journal;
-use crate::runtime::{Backoff, Clock, Shutdown};
+use crate::runtime::{Backoff, Clock, DiskLevel, DiskSpace, Shutdown};
 use crate::store::{DeliveryState, RetentionReport, Schedule, Store, StoreError, StoreMetrics};
 
 /// Time between two rounds. Partitions are created days ahead, so missed rounds do no harm.
@@ -24,6 +24,8 @@ const MEASURE_INTERVAL: Duration = Duration::from_mins(5);
 const COUNT_INTERVAL: Duration = Duration::from_secs(30);
 /// Time between two looks at the clocks.
 const CLOCK_INTERVAL: Duration = Duration::from_secs(1);
+/// Time between two looks whether the disk has little space.
+const SPACE_INTERVAL: Duration = Duration::from_secs(5);
 /// Time between two checkpoints. A page that is written several times meanwhile is copied once.
 const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -177,5 +179,18 @@ pub(super) async fn checkpoint(store: Store, shutdown: Shutdown) {
             tracing::warn!(%error, "store checkpoint failed; a writer makes the next one");
         }
         failing = failed;
+    }
+}
+
+/// Gives the space of deleted rows back until the soft stop while the disk has little. Otherwise retention and hourly
+/// maintenance do, which leave a part of the file for later rows.
+pub(super) async fn give_space_back(store: Store, space: DiskSpace, shutdown: Shutdown) {
+    while shutdown.next_round(SPACE_INTERVAL).await {
+        if space.level() == DiskLevel::Ok {
+            continue;
+        }
+        if let Err(error) = store.system().give_all_space_back().await {
+            tracing::debug!(%error, "cannot give space back to the file system");
+        }
     }
 }

@@ -250,7 +250,10 @@ impl Wiring<'_> {
         let Config { disk, store, .. } = self.config;
         let guard = DiskGuard::new(*disk, store, Arc::clone(&self.metrics.store));
         let space = guard.space();
-        self.background.spawn("disk guard", guard.run(self.background.shutdown()));
+        let stop = || self.background.shutdown();
+        self.background.spawn("disk guard", guard.run(stop()));
+        let giving = maintenance::give_space_back(self.store.clone(), space.clone(), stop());
+        self.background.spawn("space", giving);
         space
     }
 

@@ -62,14 +62,22 @@ impl SqliteEngine {
         Ok(sqlx::query_as(sql).fetch_one(&self.checkpointer).await?)
     }
 
-    /// Gives free pages back to the file system, in steps that let other transactions go between them. A file that was
-    /// made without `auto_vacuum` keeps its free pages for later rows.
+    /// Gives free pages back to the file system but for a part of the file, in steps that let other transactions go
+    /// between them. A file that was made without `auto_vacuum` keeps its free pages for later rows.
     pub(crate) async fn give_space_back(&self) -> Result<()> {
+        let pages = self.pragma("PRAGMA page_count").await?;
+        self.give_back_all_but(FREE_PAGES_KEPT.max(pages / FREE_PART_KEPT)).await
+    }
+
+    /// The same, but for a few pages: somebody else needs the space.
+    pub(crate) async fn give_all_space_back(&self) -> Result<()> {
+        self.give_back_all_but(FREE_PAGES_KEPT).await
+    }
+
+    async fn give_back_all_but(&self, kept: i64) -> Result<()> {
         let mut free_before = i64::MAX;
         loop {
             let free = self.pragma("PRAGMA freelist_count").await?;
-            let kept =
-                FREE_PAGES_KEPT.max(self.pragma("PRAGMA page_count").await? / FREE_PART_KEPT);
             if free <= kept || free >= free_before {
                 return Ok(());
             }

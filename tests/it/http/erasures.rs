@@ -6,8 +6,11 @@ use hookgate::domain::{Role, Scope, Scopes};
 use hookgate::ingest::{Eraser, JournalReplay, ReplayCounts};
 use reqwest::Method;
 use serde_json::json;
+use sqlx::ConnectOptions;
+use sqlx::sqlite::SqliteConnectOptions;
 
 use crate::support::server::Server;
+use crate::support::wait::until;
 
 /// Runs erasures until nothing is left to do.
 async fn run_erasures(server: &Server) {
@@ -193,4 +196,20 @@ async fn events_are_refused_while_too_little_disk_space_is_free() {
     server.post("/api/events", &acme.key, event).await.expect(202);
     let report = server.get("/api/health", "").await.expect(200);
     assert_eq!(report["disk"]["status"], "low");
+}
+
+#[tokio::test]
+async fn space_of_deleted_rows_goes_back_to_a_disk_that_has_little() {
+    let server = Server::start_with(&["--disk-free-warn-mib=900000000"]).await;
+    let mut file = SqliteConnectOptions::new().filename(server.database()).connect().await.unwrap();
+    let rows = "CREATE TABLE filler (b BLOB);
+                WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 10000)
+                INSERT INTO filler SELECT zeroblob(4000) FROM n;
+                DROP TABLE filler;";
+    sqlx::raw_sql(rows).execute(&mut file).await.unwrap();
+    let mut free_pages = async || {
+        let free = sqlx::query_scalar::<_, i64>("PRAGMA freelist_count");
+        free.fetch_one(&mut file).await.unwrap()
+    };
+    until("space is given back but for 10 MiB", async || free_pages().await <= 2_560).await;
 }
