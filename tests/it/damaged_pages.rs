@@ -7,7 +7,10 @@ use std::path::Path;
 use std::time::Duration;
 
 use hookgate::delivery::DeliveryService;
-use hookgate::domain::{EndpointId, InstanceId, Lease, LeaseToken};
+use hookgate::domain::{
+    DeliveryPolicyChange, EndpointId, InstanceId, Lease, LeaseToken, SigningSecret,
+};
+use hookgate::runtime::Lifecycle;
 use hookgate::store::LeaseGrant;
 use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{ConnectOptions, Connection, PgConnection};
@@ -22,6 +25,9 @@ use crate::support::wait::until;
 /// Deliveries of the endpoint at fault: they fill some pages.
 const OF_IT: usize = 400;
 
+/// Endpoints that one look at every endpoint names at most.
+const OF_A_LOOK: usize = 128;
+
 /// One endpoint with many deliveries, and two others with three each that came later.
 struct Filled {
     world: World,
@@ -32,13 +38,19 @@ struct Filled {
 
 impl Filled {
     async fn on(postgres: Option<PrivatePostgres>) -> Self {
+        Self::with(postgres, DeliveryPolicyChange::default()).await
+    }
+
+    /// The endpoint at fault has this policy.
+    async fn with(postgres: Option<PrivatePostgres>, policy: DeliveryPolicyChange) -> Self {
         let url = match &postgres {
             Some(postgres) => Some(postgres.fresh_database().await),
             None => None,
         };
-        let (world, _) = Box::pin(world(url, &[])).await;
+        let (world, _) = Box::pin(world(url, &["--delivery-poll-interval=20ms"])).await;
         let (receiver, works) = (Receiver::start().await, Receiver::start().await);
         let endpoint = world.endpoint(&receiver, "user.signup").await;
+        world.set_policy(endpoint, policy).await;
         let others = [
             world.endpoint(&works, "user.login").await,
             world.endpoint(&works, "user.login").await,
@@ -189,4 +201,46 @@ async fn damaged_page_of_lapsed_leases_keeps_no_other_from_being_sent(
     let mut service = world.delivery();
     attempt(&mut service, 6).await;
     assert_eq!((filled.others.1.so_far().len(), filled.of_it.1.so_far().len()), (6, 0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn damaged_page_of_ordered_deliveries_keeps_no_later_endpoint_waiting_on_sqlite() {
+    Box::pin(damaged_page_of_ordered_deliveries_keeps_no_later_endpoint_waiting(None)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn damaged_page_of_ordered_deliveries_keeps_no_later_endpoint_waiting_on_postgresql() {
+    let postgres = block_in_place(PrivatePostgres::start);
+    let waits = damaged_page_of_ordered_deliveries_keeps_no_later_endpoint_waiting(Some(postgres));
+    Box::pin(waits).await;
+}
+
+/// The ordered endpoints whose deliveries are to be found are not among those that the first look names.
+async fn damaged_page_of_ordered_deliveries_keeps_no_later_endpoint_waiting(
+    postgres: Option<PrivatePostgres>,
+) {
+    let ordered = DeliveryPolicyChange { ordered: Some(true), ..DeliveryPolicyChange::default() };
+    let filled = Filled::with(postgres, ordered.clone()).await;
+    let (world, idle) = (&filled.world, Receiver::start().await);
+    for _ in 0..OF_A_LOOK {
+        let secret = SigningSecret::generate().unwrap();
+        world.endpoint_at(&idle.url("/hook"), "user.other", secret).await;
+    }
+    let later = [Receiver::start().await, Receiver::start().await];
+    for receiver in &later {
+        let endpoint = world.endpoint(receiver, "user.order").await;
+        world.set_policy(endpoint, ordered.clone()).await;
+    }
+    let events = world.publish("user.order", 2).await;
+    filled.damage("pending_ordered").await;
+    let lifecycle = Lifecycle::new();
+    world.delivery().start(&lifecycle);
+    for receiver in &later {
+        let received = receiver.received(events.len()).await;
+        let ids: Vec<_> = received.iter().map(|one| one.header("webhook-id")).collect();
+        assert_eq!(ids, events.iter().map(ToString::to_string).collect::<Vec<_>>());
+    }
+    filled.others.1.received(6).await;
+    assert_eq!(filled.of_it.1.so_far().len(), 0, "its oldest delivery cannot be read");
+    assert!(lifecycle.drain(Duration::from_secs(30)).await);
 }

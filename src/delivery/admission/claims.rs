@@ -136,7 +136,8 @@ impl<T> Admission<T> {
     }
 
     /// Notes what a claim has leased. An endpoint that got less than it was granted has nothing more that is due,
-    /// unless the claim was `cut_short`.
+    /// unless the claim was `cut_short`, or was for what had been planned before the endpoint became ordered, or before it
+    /// ceased to be: that says nothing about the others, and the next claim is for those.
     pub(in crate::delivery) fn claimed(
         &mut self,
         granted: &[Granted],
@@ -145,7 +146,8 @@ impl<T> Admission<T> {
     ) {
         for Granted { target, count, seen } in granted {
             let leased = counts.get(&target.endpoint.id).copied().unwrap_or(0);
-            if leased < *count && !cut_short {
+            let is_for_all = target.ordered == target.endpoint.policy.ordered;
+            if leased < *count && is_for_all && !cut_short {
                 self.store_is_empty(target.endpoint.id, *seen);
             }
         }
