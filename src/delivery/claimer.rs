@@ -100,6 +100,11 @@ impl Claimer {
         let orgs = due.iter().map(|(org, ..)| *org);
         let orgs = orgs.chain(known.iter().map(|endpoint| endpoint.org_id));
         let by_org = self.dispatch.cache().readable(orgs).await?;
+        // Without their organisations, which cannot be read, they would be asked for again at once.
+        let now = self.dispatch.monotonic();
+        for endpoint in known.iter().filter(|endpoint| !by_org.contains_key(&endpoint.org_id)) {
+            self.dispatch.admission().claim_failed(endpoint.id, now);
+        }
         let scanned: HashSet<EndpointId> = due.iter().map(|(_, endpoint, _)| *endpoint).collect();
         let mut targets: Vec<Target> = due
             .iter()
@@ -116,10 +121,11 @@ impl Claimer {
 
     /// Leases what is granted. A claim that the store does not take although it can be reached, as where it cannot read
     /// one event, is halved until the endpoint at fault is alone. Of that one, what can be read is leased; if that fails, too,
-    /// nothing more is claimed of it for a while.
+    /// nothing more is claimed of it for a while: claims for others go on at once.
     ///
     /// # Errors
-    /// When the store cannot be reached, or takes no part of it.
+    /// When the store cannot be reached, or has taken no part of it when [`FAILURES_MAX`] statements have failed: many are
+    /// at fault, and perhaps all.
     async fn lease(&self, granted: Vec<Granted>) -> Result<()> {
         let reserved = granted.iter().map(|granted| (granted.target.endpoint.id, granted.count));
         let places = Places { dispatch: &self.dispatch, reserved: reserved.collect() };
@@ -158,7 +164,7 @@ impl Claimer {
             failure = Some(error);
         }
         match failure {
-            Some(error) if !is_any_leased => Err(error),
+            Some(error) if !is_any_leased && !parts.is_empty() => Err(error),
             Some(_) | None => Ok(()),
         }
     }

@@ -97,7 +97,7 @@ impl EndpointCache {
     /// page is damaged. Where reading them together fails, those that are not cached are read one by one.
     ///
     /// # Errors
-    /// When the store cannot be reached, or the endpoints of none of them can be read.
+    /// When the store cannot be reached, or the endpoints of none of several can be read.
     pub(super) async fn readable(
         &self,
         orgs: impl IntoIterator<Item = OrgId>,
@@ -107,7 +107,7 @@ impl EndpointCache {
             Err(error) if !error.is_connection() => error,
             result => return result,
         };
-        let mut found = HashMap::with_capacity(orgs.len());
+        let (mut found, is_one) = (HashMap::with_capacity(orgs.len()), orgs.len() == 1);
         for org in orgs {
             match self.of([org]).await {
                 Ok(of_org) => found.extend(of_org),
@@ -121,7 +121,7 @@ impl EndpointCache {
                 }
             }
         }
-        if found.is_empty() { Err(failure) } else { Ok(found) }
+        if found.is_empty() && !is_one { Err(failure) } else { Ok(found) }
     }
 
     /// The endpoints of an organisation as the store has them now; `None` when there is no such organisation.

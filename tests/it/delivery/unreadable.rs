@@ -8,6 +8,8 @@ use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{ConnectOptions, Executor};
 
 use super::world::World;
+use crate::damaged_rows::{OVERFLOW, world};
+use crate::support::postgres::fresh_database;
 use crate::support::receiver::Receiver;
 use crate::support::wait::until;
 
@@ -74,6 +76,50 @@ async fn endpoint_that_was_known_goes_on_once_it_can_be_read_again() {
     assert_eq!(receiver.so_far().len(), 1);
     database.execute(sqlx::AssertSqlSafe(set("NULL"))).await.unwrap();
     receiver.received(3).await;
+    drop(door);
+    assert!(lifecycle.drain(Duration::from_secs(30)).await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn claim_of_a_damaged_endpoint_alone_pauses_no_other_on_sqlite() {
+    Box::pin(claim_of_a_damaged_endpoint_alone_pauses_no_other(None)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn claim_of_a_damaged_endpoint_alone_pauses_no_other_on_postgresql() {
+    let url = Some(fresh_database().await);
+    Box::pin(claim_of_a_damaged_endpoint_alone_pauses_no_other(url)).await;
+}
+
+/// The store is scanned once, and then not before the test is over.
+async fn claim_of_a_damaged_endpoint_alone_pauses_no_other(url: Option<String>) {
+    let (world, database) = Box::pin(world(url, &["--delivery-poll-interval=1h"])).await;
+    let (of_it, works) = (Receiver::start().await, Receiver::start().await);
+    let endpoint = world.endpoint(&of_it, "user.signup").await.uuid();
+    world.endpoint(&works, "user.login").await;
+    world.publish("user.signup", 1).await;
+    let sqlite = format!(
+        "CREATE TRIGGER stuck BEFORE UPDATE ON pending_deliveries
+         WHEN NEW.endpoint_id = x'{}' BEGIN {OVERFLOW}; END",
+        endpoint.simple()
+    );
+    let postgres = format!(
+        "CREATE FUNCTION fail() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+             RAISE EXCEPTION 'a page is damaged' USING ERRCODE = 'XX001'; END $$;
+         CREATE TRIGGER stuck BEFORE UPDATE ON pending_deliveries FOR EACH ROW
+         WHEN (NEW.endpoint_id = '{endpoint}') EXECUTE FUNCTION fail()"
+    );
+    database.run(&sqlite, &postgres).await;
+    let lifecycle = Lifecycle::new();
+    let service = world.delivery();
+    let door = service.door();
+    service.start(&lifecycle);
+    let unreadable = &world.metrics.delivery.hookgate_endpoints_unreadable_total;
+    until("the claim has failed", async || unreadable.get() > 0).await;
+    // More than may start at once: the rest is claimed.
+    world.offer(&door, "user.login", 300).await;
+    works.received(300).await;
+    assert_eq!(of_it.so_far().len(), 0);
     drop(door);
     assert!(lifecycle.drain(Duration::from_secs(30)).await);
 }
