@@ -313,6 +313,25 @@ pub struct Outcome {
     pub disable_if_failing_since: Timestamp,
 }
 
+#[cfg(test)]
+impl Outcome {
+    /// A delivery that was made without an attempt, for tests.
+    pub(crate) fn delivered(at: Timestamp) -> Self {
+        Self {
+            delivery_id: DeliveryId::mint(at),
+            org_id: OrgId::FIRST,
+            endpoint_id: EndpointId::mint(at),
+            event_received_at: at,
+            labels: None,
+            token: LeaseToken::mint(InstanceId::new(1)),
+            attempt: None,
+            decision: Decision::Delivered,
+            decided_at: at,
+            disable_if_failing_since: at,
+        }
+    }
+}
+
 /// What follows an attempt.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Decision {

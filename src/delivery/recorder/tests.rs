@@ -8,7 +8,7 @@ use crate::delivery::dispatch::DispatchOptions;
 use crate::delivery::endpoint_cache::EndpointCache;
 use crate::delivery::health::DeliveryHealth;
 use crate::delivery::metrics::DeliveryMetrics;
-use crate::domain::{InstanceId, LeaseToken, OrgId, Timestamp};
+use crate::domain::{InstanceId, Timestamp};
 use crate::runtime::Wake;
 use crate::telemetry::Registry;
 
@@ -36,19 +36,7 @@ async fn recorder(directory: &TempDir) -> (Recorder, mpsc::Sender<OutcomeReport>
 }
 
 fn outcome() -> Outcome {
-    let at = Timestamp::from_micros(1);
-    Outcome {
-        delivery_id: DeliveryId::mint(at),
-        org_id: OrgId::FIRST,
-        endpoint_id: EndpointId::mint(at),
-        event_received_at: at,
-        labels: None,
-        token: LeaseToken::mint(InstanceId::new(1)),
-        attempt: None,
-        decision: Decision::Delivered,
-        decided_at: at,
-        disable_if_failing_since: at,
-    }
+    Outcome::delivered(Timestamp::from_micros(1))
 }
 
 /// Under load there is always an outcome that is reported and not yet recorded, as while the held one is tried.

@@ -96,23 +96,11 @@ impl<'a> OutcomeRow<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::{DeliveryId, EndpointId, InstanceId, LeaseToken, OrgId};
+    use crate::domain::{InstanceId, LeaseToken};
 
     #[test]
     fn outcomes_of_one_delivery_are_told_apart_by_their_leases() {
-        let at = Timestamp::from_micros(1);
-        let first = Outcome {
-            delivery_id: DeliveryId::mint(at),
-            org_id: OrgId::mint(at),
-            endpoint_id: EndpointId::mint(at),
-            event_received_at: at,
-            labels: None,
-            token: LeaseToken::mint(InstanceId::new(1)),
-            attempt: None,
-            decision: Decision::Delivered,
-            decided_at: at,
-            disable_if_failing_since: at,
-        };
+        let first = Outcome::delivered(Timestamp::from_micros(1));
         let token = LeaseToken::mint(InstanceId::new(1));
         let second = Outcome { token, ..first.clone() };
         let batch = [first.clone(), second, first];
