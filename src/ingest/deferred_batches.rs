@@ -1,7 +1,18 @@
 //! Batches of which the events of some organisations were left in the journal, to be read again.
+//!
+//! They are read again in the order of reading, batch by batch, once there is room for all that was deferred of the batch.
+//! An organisation whose events the store refuses may have no room for minutes. So what is deferred of it gets a queue of
+//! its own, and the batches of the others go on; a batch is then read once more for each organisation of that kind.
+//!
+//! The bounds are for all together, since a journal is acknowledged in its order: what one organisation keeps waiting keeps
+//! the bytes of everybody behind it. One that is stopped, and goes on posting, defers a part of each batch. At the pace of
+//! [`slowdown`](DeferredBatches::slowdown), that fills [`DEFERRED_MAX`] in about 40 minutes, sooner where batches are full
+//! sooner, and [`ORGS_MAX`] the sooner the more organisations post: with 500 in each batch within minutes. Then nothing is
+//! read until something of it is stored or set aside.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::record::record_owner;
 use super::unstored_batch::UnstoredBatch;
@@ -24,7 +35,9 @@ pub(super) struct DeferredBatch {
     /// Whose events, and what they take in memory.
     pub(super) sizes: Arc<HashMap<OrgId, WaitingSize>>,
     /// How many organisations the batch has events of.
-    pub(super) orgs: usize,
+    orgs: usize,
+    /// How many other parts of the batch are deferred, each of an organisation with a queue of its own.
+    others: Arc<AtomicUsize>,
 }
 
 /// What events take that wait in memory.
@@ -38,11 +51,13 @@ pub(super) struct WaitingSize {
 #[derive(Default)]
 pub(super) struct DeferredBatches {
     batches: VecDeque<DeferredBatch>,
+    /// What was deferred of organisations that keep nobody else waiting, before what [`Self::batches`] has of them.
+    apart: HashMap<OrgId, VecDeque<DeferredBatch>>,
     /// In how many of them an organisation has events.
     by_org: HashMap<OrgId, usize>,
     /// The sum of these numbers.
     parts: usize,
-    /// The organisations of the batches, each counted in each.
+    /// The organisations of the batches, each counted once in each.
     orgs: usize,
 }
 
@@ -80,16 +95,66 @@ impl DeferredBatches {
         self.batches.push_back(deferred);
     }
 
-    /// The one that was read first.
-    pub(super) fn first(&self) -> Option<&DeferredBatch> {
-        self.batches.front()
+    /// Whether nothing is deferred, and nothing is counted that was.
+    #[cfg(test)]
+    pub(super) fn is_empty(&self) -> bool {
+        let Self { batches, apart, by_org, parts, orgs } = self;
+        batches.is_empty() && apart.is_empty() && by_org.is_empty() && (*parts, *orgs) == (0, 0)
     }
 
-    /// The first one waits in memory now.
-    pub(super) fn pop(&mut self) {
-        let Some(first) = self.batches.pop_front() else { return };
+    /// Gives organisations that are stopped a queue of their own, with what the batches that are next have of them. Whoever
+    /// has one keeps it until it is empty, since what is in it comes first. Not to be called while a batch is read again.
+    pub(super) fn part(&mut self, is_stopped: impl Fn(&OrgId) -> bool) {
+        while let Some(first) = self.batches.front_mut() {
+            let is_apart = |org: &OrgId| self.apart.contains_key(org) || is_stopped(org);
+            if !first.sizes.keys().any(is_apart) {
+                return;
+            }
+            let sizes = first.sizes.iter().map(|(org, size)| (*org, *size));
+            let (apart, rest): (HashMap<_, _>, HashMap<_, _>) =
+                sizes.partition(|(org, _)| is_apart(org));
+            let parts_more = apart.len() - usize::from(rest.is_empty());
+            first.others.fetch_add(parts_more, Ordering::Relaxed);
+            first.batch.parted(parts_more);
+            for (org, size) in apart {
+                let sizes = Arc::new(HashMap::from([(org, size)]));
+                let queue = self.apart.entry(org).or_default();
+                queue.push_back(DeferredBatch { sizes, ..first.clone() });
+            }
+            if !rest.is_empty() {
+                first.sizes = Arc::new(rest);
+                return;
+            }
+            self.batches.pop_front();
+        }
+    }
+
+    /// What is next: of the batches, and of each organisation with a queue of its own.
+    pub(super) fn firsts(&self) -> impl Iterator<Item = &DeferredBatch> {
+        self.batches.front().into_iter().chain(self.apart.values().filter_map(VecDeque::front))
+    }
+
+    /// One that was next waits in memory now.
+    pub(super) fn pop(&mut self, first: &DeferredBatch) {
+        let is_it = |other: Option<&DeferredBatch>| {
+            other.is_some_and(|other| Arc::ptr_eq(&other.sizes, &first.sizes))
+        };
+        if is_it(self.batches.front()) {
+            self.batches.pop_front();
+        } else {
+            self.apart.retain(|_, queue| {
+                if is_it(queue.front()) {
+                    queue.pop_front();
+                }
+                !queue.is_empty()
+            });
+        }
         self.parts -= first.sizes.len();
-        self.orgs -= first.orgs;
+        if first.others.load(Ordering::Relaxed) == 0 {
+            self.orgs -= first.orgs;
+        } else {
+            first.others.fetch_sub(1, Ordering::Relaxed);
+        }
         for org in first.sizes.keys() {
             if let Some(left) = self.by_org.get_mut(org) {
                 *left -= 1;
@@ -102,6 +167,16 @@ impl DeferredBatches {
 }
 
 impl DeferredBatch {
+    /// What was deferred of a batch with events of so many organisations.
+    pub(super) fn new(
+        batch: Arc<UnstoredBatch>,
+        extent: Extent,
+        sizes: Arc<HashMap<OrgId, WaitingSize>>,
+        orgs: usize,
+    ) -> Self {
+        Self { batch, extent, sizes, orgs, others: Arc::default() }
+    }
+
     /// Whether a record was deferred.
     pub(super) fn has(&self, record: &Record) -> bool {
         record_owner(&record.payload).is_some_and(|org| self.sizes.contains_key(&org))
@@ -136,6 +211,11 @@ impl WaitingSize {
     /// Whether it is at most half of another.
     pub(super) const fn is_half_of(self, other: Self) -> bool {
         self.is_within(Self { events: other.events / 2, bytes: other.bytes / 2 })
+    }
+
+    /// Whether it fills what another one has room for, in events or bytes.
+    pub(super) const fn fills(self, room: Self) -> bool {
+        self.events >= room.events || self.bytes >= room.bytes
     }
 
     /// Whether it is at most another.

@@ -94,14 +94,17 @@ impl RefusedPart {
 impl RefusedEvents {
     /// Whether more may be read.
     pub(super) const fn has_room(&self) -> bool {
-        self.size.events < ROOM.events && self.size.bytes < ROOM.bytes
+        !self.size.fills(ROOM)
     }
 
     /// Whether an organisation has so many here that no more of it is to be stored.
     pub(super) fn is_full_of(&self, org: OrgId) -> bool {
-        self.by_org
-            .get(&org)
-            .is_some_and(|has| has.events >= ORG_ROOM.events || has.bytes >= ORG_ROOM.bytes)
+        self.by_org.get(&org).is_some_and(|has| has.fills(ORG_ROOM))
+    }
+
+    /// Whether an organisation has any refused events.
+    pub(super) fn has(&self, org: OrgId) -> bool {
+        self.by_org.contains_key(&org)
     }
 
     /// Whether there is nothing to try.

@@ -60,6 +60,12 @@ impl UnstoredBatch {
         self.place.is_first_of(org)
     }
 
+    /// It is decoded in so many more parts.
+    pub(super) fn parted(&self, parts_more: usize) {
+        let mut unstored = self.unstored.lock().unwrap_or_else(PoisonError::into_inner);
+        unstored.undecoded += parts_more;
+    }
+
     /// A part is decoded: it has these events, and they are all that the batch has of these organisations.
     pub(super) fn decoded(&self, orgs: impl Iterator<Item = OrgId>, events: &[Arc<Event>]) {
         let mut unstored = self.unstored.lock().unwrap_or_else(PoisonError::into_inner);

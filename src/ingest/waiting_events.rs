@@ -3,9 +3,9 @@
 //! The journal is read in the order of acceptance. So that an organisation with a burst makes nobody behind it wait,
 //! its events wait here while reading goes on, and organisations take turns. Memory is bounded by [`ROOM`]: an
 //! organisation may use as much as half of what is left, so that some is always left for the next one. What it has
-//! beyond that is deferred: reading goes on past it, and it is read again, in its order, once there is room. Only who
-//! uses its room waits in the journal, behind others that do. Nothing more is taken of an organisation of which the store
-//! refuses too much ([`refused_events`](super::refused_events)).
+//! beyond that is deferred: reading goes on past it, and it is read again, in its order, once there is room. Only an
+//! organisation that uses its room waits in the journal, behind others that do, but not behind one whose events the store
+//! refuses: nothing more of that one may be stored for minutes ([`refused_events`](super::refused_events)).
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::pin::pin;
@@ -95,19 +95,20 @@ impl WaitingEvents {
         self.0.changed.notify_waiters();
     }
 
-    /// Waits until there is room for what was deferred first. It stays deferred until [`Self::end_deferral`].
+    /// Waits until there is room for what was deferred first, not counting what has to wait for refused events of its
+    /// organisation. It stays deferred until [`Self::end_deferral`], before which this is not called again.
     pub(super) async fn next_deferred(&self) -> DeferredBatch {
         loop {
-            self.wait_until(|queues| queues.first_with_room().is_some()).await;
-            if let Some(deferred) = self.queues().first_with_room() {
+            self.wait_until(|queues| queues.next_deferred().is_some()).await;
+            if let Some(deferred) = self.queues().next_deferred() {
                 return deferred.clone();
             }
         }
     }
 
-    /// What was deferred first was pushed.
-    pub(super) fn end_deferral(&self) {
-        self.queues().deferred.pop();
+    /// What [`Self::next_deferred`] returned was pushed.
+    pub(super) fn end_deferral(&self, deferred: &DeferredBatch) {
+        self.queues().deferred.pop(deferred);
         self.0.changed.notify_waiters();
     }
 
@@ -242,12 +243,12 @@ impl WaitingEvents {
         self.0.changed.notify_waiters();
     }
 
-    async fn wait_until(&self, condition: impl Fn(&Queues) -> bool) {
+    async fn wait_until(&self, condition: impl Fn(&mut Queues) -> bool) {
         loop {
             let mut changed = pin!(self.0.changed.notified());
             // From here on no change is missed.
             changed.as_mut().enable();
-            if condition(&self.queues()) {
+            if condition(&mut self.queues()) {
                 return;
             }
             changed.await;
@@ -262,7 +263,7 @@ impl WaitingEvents {
 impl Queues {
     /// Whether there is room for anybody.
     fn has_room(&self) -> bool {
-        self.size.events < ROOM.events && self.size.bytes < ROOM.bytes
+        !self.size.fills(ROOM)
     }
 
     /// Whether an organisation may have so much more here. One of which nothing waits may, and so may one with a few.
@@ -272,11 +273,21 @@ impl Queues {
         waiting.events == 0 || both.is_within(FEW) || both.is_half_of(ROOM.minus(self.size))
     }
 
-    /// What was deferred first, if there is room for it.
-    fn first_with_room(&self) -> Option<&DeferredBatch> {
-        let first = self.deferred.first().filter(|_| self.has_room())?;
-        let mut sizes = first.sizes.iter();
-        sizes.all(|(org, size)| self.has_room_for(org, *size)).then_some(first)
+    /// What was deferred first of what there is room for.
+    fn next_deferred(&mut self) -> Option<&DeferredBatch> {
+        if !self.has_room() {
+            return None;
+        }
+        let Self { by_org, deferred, refused, .. } = self;
+        deferred.part(|org| {
+            let is_ordered = by_org.get(org).is_some_and(|queue| queue.is_ordered);
+            refused.is_full_of(*org) || is_ordered && refused.has(*org)
+        });
+        let has_room = |first: &&DeferredBatch| {
+            first.sizes.iter().all(|(org, size)| self.has_room_for(org, *size))
+        };
+        let ready = self.deferred.firsts().filter(has_room);
+        ready.reduce(|one, other| if other.batch.is_before(&one.batch) { other } else { one })
     }
 
     /// The organisation whose turn it is: its place among the turns, and its queue.

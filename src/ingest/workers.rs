@@ -161,7 +161,7 @@ impl Workers {
             tokio::select! {
                 biased;
                 () = shutdown.requested() => return,
-                () = self.let_wait_deferred(&deferred) => self.waiting.end_deferral(),
+                () = self.let_wait_deferred(&deferred) => self.waiting.end_deferral(&deferred),
             }
         }
     }
@@ -214,9 +214,8 @@ impl Workers {
         let orgs_in_batch = sizes.len();
         let orgs = sizes.into_keys().filter(|org| !deferred.contains_key(org)).collect();
         if !deferred.is_empty() {
-            let batch = Arc::clone(&batch);
-            let deferred =
-                DeferredBatch { batch, extent, sizes: Arc::new(deferred), orgs: orgs_in_batch };
+            let (batch, sizes) = (Arc::clone(&batch), Arc::new(deferred));
+            let deferred = DeferredBatch::new(batch, extent, sizes, orgs_in_batch);
             records.retain(|record| !deferred.has(record));
             self.waiting.defer(deferred);
         }

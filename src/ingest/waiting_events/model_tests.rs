@@ -69,13 +69,8 @@ impl WaitingModel {
         self.batches.push(Arc::clone(&batch));
         if !deferred.is_empty() {
             let extent = Extent::of_seq(self.journal.len() as u64 - 1);
-            let batch = Arc::clone(&batch);
-            self.waiting.defer(DeferredBatch {
-                batch,
-                extent,
-                sizes: Arc::new(deferred),
-                orgs: sizes.len(),
-            });
+            let (batch, deferred) = (Arc::clone(&batch), Arc::new(deferred));
+            self.waiting.defer(DeferredBatch::new(batch, extent, deferred, sizes.len()));
         }
         self.push(&batch, now);
         true
@@ -90,7 +85,7 @@ impl WaitingModel {
         let events: Vec<_> = events.cloned().collect();
         deferred.batch.decoded(deferred.sizes.keys().copied(), &events);
         self.push(&deferred.batch, events);
-        self.waiting.end_deferral();
+        self.waiting.end_deferral(&deferred);
         true
     }
 
@@ -188,6 +183,7 @@ proptest! {
         let count: usize = model.journal.iter().map(Vec::len).sum();
         prop_assert_eq!(stored, (0..i64::try_from(count).unwrap()).collect::<Vec<_>>());
         prop_assert!(model.batches.iter().all(|batch| batch.is_stored()));
-        prop_assert!(model.waiting.queues().by_org.is_empty());
+        let queues = model.waiting.queues();
+        prop_assert!(queues.by_org.is_empty() && queues.deferred.is_empty());
     }
 }

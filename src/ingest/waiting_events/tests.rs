@@ -239,6 +239,86 @@ fn whatever_some_let_wait_there_is_room_for_others() {
     assert!(waiting.without_room(&HashMap::new()).is_empty());
 }
 
+/// Defers a batch of which nothing else was read.
+fn defer(
+    waiting: &WaitingEvents,
+    place: BatchPlace,
+    seq: u64,
+    sizes: HashMap<OrgId, WaitingSize>,
+) -> Arc<UnstoredBatch> {
+    let batch = Arc::new(UnstoredBatch::unacknowledged(place, Timestamp::from_micros(0), 2));
+    batch.decoded(std::iter::empty(), &[]);
+    let (orgs, sizes) = (sizes.len(), Arc::new(sizes));
+    waiting.defer(DeferredBatch::new(Arc::clone(&batch), Extent::of_seq(seq), sizes, orgs));
+    batch
+}
+
+/// Reads again what was deferred of an organisation in the next batch, this many events, and returns which batch it is.
+fn read_again(waiting: &WaitingEvents, (org, is_ordered): (OrgId, bool), events: usize) -> Extent {
+    let deferred = waiting.next_deferred().now_or_never().unwrap();
+    assert_eq!(*deferred.sizes, so_many(org, events));
+    let events = vec![event(org, 0); events];
+    deferred.batch.decoded([org].into_iter(), &events);
+    waiting.push(&deferred.batch, (org, is_ordered), events.into(), in_backlog(1));
+    waiting.end_deferral(&deferred);
+    deferred.extent
+}
+
+/// The store refuses the first share of an organisation, which has no room for more, and of which four batches are deferred;
+/// two of them have events of another.
+fn others_are_read_again_while_refused_events_keep_one_waiting(is_ordered: bool, refused: usize) {
+    let (waiting, order) = (WaitingEvents::default(), OrgOrder::default());
+    let (broken, other) = (org(1), org(2));
+    read(&waiting, &order, (broken, is_ordered), &[0; 64]);
+    let share = waiting.take(64, usize::MAX).remove(0);
+    let refused_ids: RefusedIds =
+        share.events[64 - refused..].iter().map(|event| (event.id, 0)).collect();
+    waiting.stored(share, &refused_ids, is_ordered);
+    while waiting.without_room(&so_many(broken, 500)).is_empty() {
+        read(&waiting, &order, (broken, is_ordered), &[0; 500]);
+    }
+    let both: HashMap<_, _> = so_many(broken, 500).into_iter().chain(so_many(other, 10)).collect();
+    let mut batches = Vec::new();
+    for seq in 1..=4 {
+        let sizes = if seq % 2 == 0 { both.clone() } else { so_many(broken, 500) };
+        let place = order.next(sizes.keys().copied());
+        batches.push(defer(&waiting, place, seq, sizes));
+    }
+    for seq in [2, 4] {
+        assert_eq!(read_again(&waiting, (other, false), 10), Extent::of_seq(seq));
+    }
+    assert!(waiting.next_deferred().now_or_never().is_none(), "it has no room");
+    let shares = waiting.take(500, usize::MAX);
+    assert_eq!(sizes(&shares), [(other, 10), (other, 10)]);
+    store(&waiting, shares);
+    assert!(!waiting.without_room(&so_many(broken, 1)).is_empty());
+    assert!(waiting.without_room(&so_many(other, 1)).is_empty());
+
+    let mut read = Vec::new();
+    while batches.iter().any(|batch| !batch.is_stored()) {
+        while let Some(part) = waiting.next_refused().now_or_never() {
+            waiting.settled(part);
+        }
+        store(&waiting, waiting.take(500, usize::MAX));
+        while waiting.next_deferred().now_or_never().is_some() {
+            read.push(read_again(&waiting, (broken, is_ordered), 500));
+        }
+    }
+    assert_eq!(read, [1, 2, 3, 4].map(Extent::of_seq), "in its order");
+    let queues = waiting.queues();
+    assert!(queues.by_org.is_empty() && queues.deferred.is_empty());
+}
+
+#[test]
+fn what_is_deferred_behind_an_organisation_that_is_stopped_is_read_again() {
+    others_are_read_again_while_refused_events_keep_one_waiting(false, 64);
+}
+
+#[test]
+fn what_is_deferred_behind_an_ordered_organisation_with_a_refused_event_is_read_again() {
+    others_are_read_again_while_refused_events_keep_one_waiting(true, 1);
+}
+
 #[test]
 fn what_is_deferred_is_read_again_in_its_order_before_what_is_behind_it() {
     let (waiting, order) = (WaitingEvents::default(), OrgOrder::default());
@@ -247,15 +327,7 @@ fn what_is_deferred_is_read_again_in_its_order_before_what_is_behind_it() {
     for seq in 1..=2 {
         let sizes = waiting.without_room(&so_many(many, 500));
         let place = order.next([many].into_iter());
-        let batch = UnstoredBatch::unacknowledged(place, Timestamp::from_micros(0), 2);
-        let batch = Arc::new(batch);
-        batch.decoded(std::iter::empty(), &[]);
-        waiting.defer(DeferredBatch {
-            batch,
-            extent: Extent::of_seq(seq),
-            sizes: Arc::new(sizes),
-            orgs: 1,
-        });
+        defer(&waiting, place, seq, sizes);
     }
     assert!(waiting.next_deferred().now_or_never().is_none());
     let shares = waiting.take(2_000, usize::MAX);
@@ -267,7 +339,7 @@ fn what_is_deferred_is_read_again_in_its_order_before_what_is_behind_it() {
         deferred.batch.decoded([many].into_iter(), &events);
         assert!(!deferred.batch.is_stored());
         waiting.push(&deferred.batch, (many, false), events.into(), in_backlog(500));
-        waiting.end_deferral();
+        waiting.end_deferral(&deferred);
     }
     assert!(waiting.without_room(&so_many(many, 1)).is_empty());
     assert!(waiting.next_deferred().now_or_never().is_none());
