@@ -1,9 +1,13 @@
-//! Events that the store does not take although it can be reached: a queue of parts that are tried again one after the
-//! other, beside everything else.
+//! Refused events: the store can be reached and does not take them. They are retried from a queue, one at a time.
 //!
-//! They keep no worker, so that what is read behind them is stored, and shows that the store takes others. The queue is
-//! bounded: nothing more is stored of an organisation that has as much as [`ORG_ROOM`] in it until some of it is
-//! settled, and nothing is read while it is full. Batches that were being stored by then come on top.
+//! One task retries them while the workers store other events. That the store takes others is the evidence that it refuses
+//! these. The queue is bounded: while an organisation has [`ORG_ROOM`] in it, no more of its events are stored, and while the
+//! queue is full, nothing is read. Batches in flight may exceed both bounds.
+//!
+//! Events of an organisation with ordered endpoints are settled in order: the next one is first tried when the one before it
+//! is stored or set aside. So several refused events of one batch take two minutes each, one after the other. Their time
+//! cannot run at once: whether the store refuses an event is known only by trying to store it, and a try that works would
+//! store it out of order.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -19,11 +23,11 @@ use crate::runtime::Monotonic;
 const ROOM: WaitingSize = WaitingSize { events: 16_384, bytes: 16 * 1024 * 1024 };
 /// What it holds of one organisation at most: a small part.
 const ORG_ROOM: WaitingSize = WaitingSize { events: 64, bytes: 1024 * 1024 };
-/// How long to wait after a try in vain: so long that each is tried about twice a second, but at least [`PAUSE_MIN`].
+/// The pause after a failed retry: each event is retried about twice a second, with at least [`PAUSE_MIN`] between retries.
 const PAUSE_MAX: Duration = Duration::from_millis(500);
 const PAUSE_MIN: Duration = Duration::from_millis(50);
 
-/// Events that the store refused, each with the number of batches that were begun by then.
+/// Refused events, each with the number of batches that had begun when it was refused.
 pub(super) type RefusedIds = HashMap<EventId, u64>;
 
 /// The queue.
@@ -35,13 +39,13 @@ pub(super) struct RefusedEvents {
     size: WaitingSize,
 }
 
-/// Events of one batch and organisation of which the first was refused; the others are stored after it.
+/// A refused event, and the events of its batch and organisation that must be stored after it.
 pub(super) struct RefusedPart {
     batch: Arc<UnstoredBatch>,
     first: Arc<Event>,
     behind: VecDeque<Arc<Event>>,
     pub(super) refusal: RefusedSince,
-    /// Where it is of a share of what waits.
+    /// Set when the event had waited in memory, as part of a share.
     in_backlog: Option<Arc<BacklogGuard>>,
 }
 
@@ -52,12 +56,12 @@ pub(super) struct TakenBatches {
     pub(super) all: u64,
 }
 
-/// For how long the store is known to refuse an event while it takes others.
+/// How long the store has refused an event while it took others.
 #[derive(Clone, Copy, Default, Debug)]
 pub(super) struct RefusedSince {
-    /// How many batches were begun when it was first refused.
+    /// How many batches had begun when it was first refused.
     begun: u64,
-    /// When the store was first known to have taken one that was begun later.
+    /// When a batch that had begun later was first known to be stored.
     since: Option<Monotonic>,
 }
 
@@ -66,10 +70,9 @@ impl RefusedSince {
         Self { begun, since: None }
     }
 
-    /// Notes that a try was refused that began `at` this time, when the store had taken these batches. Returns for how long
-    /// it has refused the event since it took others like it that were begun later; `None` if it has not: then all may be
-    /// refused for a reason that concerns everybody. Others need not be taken all the while, since the bounds of what is
-    /// refused may keep all of them waiting.
+    /// Notes a refused retry that began `at` this time, when the store had taken these batches. Returns how long the event has
+    /// been refused since the store took a similar one that began later; `None` if it has taken none, since the cause may then
+    /// concern everybody. One is enough: the bounds of this queue may keep all others waiting afterwards.
     pub(super) fn again(
         &mut self,
         has_deliveries: bool,
@@ -97,7 +100,7 @@ impl RefusedEvents {
         !self.size.fills(ROOM)
     }
 
-    /// Whether an organisation has so many here that no more of it is to be stored.
+    /// Whether an organisation has used up its part of the queue, so that no more of its events are stored.
     pub(super) fn is_full_of(&self, org: OrgId) -> bool {
         self.by_org.get(&org).is_some_and(|has| has.fills(ORG_ROOM))
     }
@@ -107,13 +110,12 @@ impl RefusedEvents {
         self.by_org.contains_key(&org)
     }
 
-    /// Whether there is nothing to try.
+    /// Whether there is nothing to retry.
     pub(super) fn is_empty(&self) -> bool {
         self.parts.is_empty()
     }
 
-    /// Adds what a batch has of one organisation, as one part where it is stored `in_order`. Returns how many parts it
-    /// makes.
+    /// Adds events of one batch and organisation, as one part if they are stored `in_order`. Returns the number of parts.
     pub(super) fn push(
         &mut self,
         batch: &Arc<UnstoredBatch>,
@@ -141,20 +143,20 @@ impl RefusedEvents {
         self.parts.len() - before
     }
 
-    /// The part that was tried longest ago, to be tried.
+    /// Takes the part that was tried longest ago.
     pub(super) fn take(&mut self) -> Option<RefusedPart> {
         self.parts.pop_front()
     }
 
-    /// A part was tried in vain. Returns how long to wait before the next try.
+    /// Returns a part whose retry failed, and tells how long to wait before the next retry.
     pub(super) fn put_back(&mut self, part: RefusedPart) -> Duration {
         self.parts.push_back(part);
         let parts = u32::try_from(self.parts.len()).unwrap_or(u32::MAX);
         (PAUSE_MAX / parts).max(PAUSE_MIN)
     }
 
-    /// The first event of a part is stored or set aside: the one behind it is next. Returns the organisation of a share that
-    /// has ended thereby.
+    /// The first event of a part is stored or set aside, and the one behind it is next. Returns the organisation if this was the
+    /// last event of a share.
     pub(super) fn settled(&mut self, part: RefusedPart) -> Option<OrgId> {
         let RefusedPart { batch, first, mut behind, refusal, in_backlog } = part;
         let org = first.org_id;
@@ -168,7 +170,7 @@ impl RefusedEvents {
             }
         }
         let Some(first) = behind.pop_front() else { return in_backlog.map(|_| org) };
-        // Others were taken while this one waited for the one before it.
+        // The store has taken others while this one waited for the one before it.
         let refusal = RefusedSince::first_at(refusal.begun);
         self.parts.push_front(RefusedPart { batch, first, behind, refusal, in_backlog });
         None
