@@ -1,8 +1,9 @@
 //! Refused events: the store can be reached and does not take them. They are retried from a queue, one at a time.
 //!
 //! One task retries them while the workers store other events. That the store takes others is the evidence that it refuses
-//! these. The queue is bounded: while an organisation has [`ORG_ROOM`] in it, no more of its events are stored, and while the
-//! queue is full, nothing is read. Batches in flight may exceed both bounds.
+//! these. Organisations take turns, since a retry may last until a time limit ends it. The queue is bounded: while an
+//! organisation has [`ORG_ROOM`] in it, no more of its events are stored, and while the queue is full, nothing is read.
+//! Batches in flight may exceed both bounds.
 //!
 //! Events of an organisation with ordered endpoints are settled in order: the next one is first tried when the one before it
 //! is stored or set aside. So several refused events of one batch take two minutes each, one after the other. Their time
@@ -33,9 +34,20 @@ pub(super) type RefusedIds = HashMap<EventId, u64>;
 /// The queue.
 #[derive(Default)]
 pub(super) struct RefusedEvents {
+    by_org: HashMap<OrgId, OrgRefused>,
+    /// Organisations with parts to retry, in the order of their turns.
+    turns: VecDeque<OrgId>,
+    /// The number of parts to retry.
+    parts: u32,
+    size: WaitingSize,
+}
+
+/// The refused events of an organisation.
+#[derive(Default)]
+struct OrgRefused {
+    /// To be retried.
     parts: VecDeque<RefusedPart>,
-    /// What an organisation has here.
-    by_org: HashMap<OrgId, WaitingSize>,
+    /// With the part that is being retried.
     size: WaitingSize,
 }
 
@@ -102,7 +114,7 @@ impl RefusedEvents {
 
     /// Whether an organisation has used up its part of the queue, so that no more of its events are stored.
     pub(super) fn is_full_of(&self, org: OrgId) -> bool {
-        self.by_org.get(&org).is_some_and(|has| has.fills(ORG_ROOM))
+        self.by_org.get(&org).is_some_and(|refused| refused.size.fills(ORG_ROOM))
     }
 
     /// Whether an organisation has any refused events.
@@ -112,7 +124,7 @@ impl RefusedEvents {
 
     /// Whether there is nothing to retry.
     pub(super) fn is_empty(&self) -> bool {
-        self.parts.is_empty()
+        self.turns.is_empty()
     }
 
     /// Adds events of one batch and organisation, as one part if they are stored `in_order`. Returns the number of parts.
@@ -125,11 +137,11 @@ impl RefusedEvents {
     ) -> usize {
         for (event, _) in &events {
             let size = WaitingSize::of_event(event);
-            let has = self.by_org.entry(event.org_id).or_default();
-            *has = has.plus(size);
+            let refused = self.by_org.entry(event.org_id).or_default();
+            refused.size = refused.size.plus(size);
             self.size = self.size.plus(size);
         }
-        let before = self.parts.len();
+        let mut parts = 0;
         let mut events = events.into_iter();
         while let Some((first, begun)) = events.next() {
             let mut behind = VecDeque::new();
@@ -138,21 +150,39 @@ impl RefusedEvents {
             }
             let (batch, in_backlog) = (Arc::clone(batch), in_backlog.cloned());
             let refusal = RefusedSince::first_at(begun);
-            self.parts.push_back(RefusedPart { batch, first, behind, refusal, in_backlog });
+            let part = RefusedPart { batch, first, behind, refusal, in_backlog };
+            self.queue(part.first.org_id).push_back(part);
+            parts += 1;
         }
-        self.parts.len() - before
+        parts
     }
 
-    /// Takes the part that was tried longest ago.
+    /// Takes the part that was tried longest ago, of the organisation whose turn it is.
     pub(super) fn take(&mut self) -> Option<RefusedPart> {
-        self.parts.pop_front()
+        let org = self.turns.pop_front()?;
+        let parts = &mut self.by_org.get_mut(&org)?.parts;
+        let part = parts.pop_front()?;
+        if !parts.is_empty() {
+            self.turns.push_back(org);
+        }
+        self.parts -= 1;
+        Some(part)
+    }
+
+    /// The parts of an organisation, to which one is added.
+    fn queue(&mut self, org: OrgId) -> &mut VecDeque<RefusedPart> {
+        self.parts += 1;
+        let parts = &mut self.by_org.entry(org).or_default().parts;
+        if parts.is_empty() {
+            self.turns.push_back(org);
+        }
+        parts
     }
 
     /// Returns a part whose retry failed, and tells how long to wait before the next retry.
     pub(super) fn put_back(&mut self, part: RefusedPart) -> Duration {
-        self.parts.push_back(part);
-        let parts = u32::try_from(self.parts.len()).unwrap_or(u32::MAX);
-        (PAUSE_MAX / parts).max(PAUSE_MIN)
+        self.queue(part.first.org_id).push_back(part);
+        (PAUSE_MAX / self.parts).max(PAUSE_MIN)
     }
 
     /// The first event of a part is stored or set aside, and the one behind it is next. Returns the organisation if this was the
@@ -163,16 +193,16 @@ impl RefusedEvents {
         batch.stored(std::slice::from_ref(&first));
         let size = WaitingSize::of_event(&first);
         self.size = self.size.minus(size);
-        if let Some(has) = self.by_org.get_mut(&org) {
-            *has = has.minus(size);
-            if has.events == 0 {
+        if let Some(refused) = self.by_org.get_mut(&org) {
+            refused.size = refused.size.minus(size);
+            if refused.size.events == 0 {
                 self.by_org.remove(&org);
             }
         }
         let Some(first) = behind.pop_front() else { return in_backlog.map(|_| org) };
         // The store has taken others while this one waited for the one before it.
         let refusal = RefusedSince::first_at(refusal.begun);
-        self.parts.push_front(RefusedPart { batch, first, behind, refusal, in_backlog });
+        self.queue(org).push_front(RefusedPart { batch, first, behind, refusal, in_backlog });
         None
     }
 }

@@ -189,6 +189,25 @@ fn organisation_with_too_many_refused_events_is_stopped_and_others_are_not() {
 }
 
 #[test]
+fn refused_events_are_retried_by_organisations_in_turn() {
+    let (waiting, order) = (WaitingEvents::default(), OrgOrder::default());
+    let (many, few) = (org(1), org(2));
+    for (org, count) in [(many, 64), (few, 2)] {
+        let events: Vec<_> = (0..count).map(|_| event(org, 1)).collect();
+        let batch = decoded(order.next([org].into_iter()), &events);
+        let refused: RefusedIds = events.iter().map(|event| (event.id, 0)).collect();
+        waiting.stored_at_once(&batch, events, &refused);
+    }
+    let retried = [(); 6].map(|()| {
+        let part = waiting.next_refused().now_or_never().unwrap();
+        let org = part.first().org_id;
+        waiting.refused_again(part);
+        org
+    });
+    assert_eq!(retried, [many, few, many, few, many, few]);
+}
+
+#[test]
 fn large_refused_events_of_one_organisation_leave_most_of_the_room_to_others() {
     let (waiting, order) = (WaitingEvents::default(), OrgOrder::default());
     let broken = org(1);
