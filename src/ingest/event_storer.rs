@@ -1,9 +1,12 @@
 //! Stores events, however long the store is unavailable, and sets aside those that it refuses.
 //!
 //! A batch that it does not take although it can be reached is tried in halves until the events at fault are alone. The
-//! others are stored, which shows that it takes some. Those at fault keep nobody: they are tried again beside everything else
-//! ([`refused_events`](super::refused_events)), and are set aside once the store has refused them for [`PATIENCE`] since it
-//! took others that were begun later.
+//! others are stored, which shows that it takes some. Those at fault keep nobody waiting: they are tried again beside
+//! everything else ([`refused_events`](super::refused_events)), and are set aside once the store has refused them for
+//! [`PATIENCE`] since it took others that were begun later.
+//!
+//! The worker that tries the halves stores nothing else, a server may have one worker that reads, and the rest of the batch
+//! waits for it. So after [`HALVING_MAX`] the events that are left are tried one by one with those at fault.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -18,7 +21,7 @@ use super::store_span::StoreSpan;
 use crate::delivery::AdmissionDoor;
 use crate::domain::{Event, LeaseToken, OrgId};
 use crate::journal::{Record, RecordQuarantine};
-use crate::runtime::{Backoff, Clock};
+use crate::runtime::{Backoff, Clock, Monotonic};
 use crate::store::{EventBatch, Persisted, Store, StoreError, plan_deliveries};
 use crate::telemetry::{OrgLines, Tracer};
 
@@ -31,6 +34,10 @@ const RETRY_WAIT_MAX: Duration = Duration::from_secs(2);
 pub(super) const PATIENCE: Duration = Duration::from_mins(2);
 /// How often a batch is tried that the store is reached for and does not take, before its halves are, each once.
 const TRIES_MAX: u32 = 3;
+/// How long a batch is tried, in parts, since the first try that the store was reached for and did not take. One more try
+/// may come on top, of at most 30 s on PostgreSQL: where rows are locked, or statements run into their time limit, halving
+/// takes that long at each step.
+const HALVING_MAX: Duration = Duration::from_secs(10);
 
 /// Events that are dead letters because of what their tenants put into them.
 static REJECTED_EVENTS: OrgLines = OrgLines::new();
@@ -98,7 +105,7 @@ impl EventStorer {
 
     /// Stores events, however long the store cannot be reached, in transactions of bounded size. Splits batches that it
     /// does not take, and returns the events at fault, with those of the same organisation behind them that have to be
-    /// stored in order.
+    /// stored in order, and those that were not tried alone within [`HALVING_MAX`].
     pub(super) async fn store_all(
         &self,
         events: &[Arc<Event>],
@@ -108,14 +115,22 @@ impl EventStorer {
         let mut refused = RefusedInBatch::default();
         let mut pace = new_backoff();
         let mut taken = self.stored.now();
+        let mut halving = HalvingTime::default();
         while let Some((mut part, tries_max)) = parts.pop() {
             refused.keep_behind(&mut part, self.stored.begun());
+            if halving.is_over(self.clock.monotonic()) {
+                for event in &part {
+                    refused.add(event, self.stored.begun(), is_ordered(endpoints, &event.org_id));
+                }
+                continue;
+            }
             let deliveries_max = self.store.system().deliveries_at_once();
             let rest = part.split_off(fitting(&part, endpoints, deliveries_max));
             if !rest.is_empty() {
                 parts.push((rest, tries_max));
             }
-            let Err(error) = self.persist(&part, endpoints, tries_max).await else { continue };
+            let tried = self.persist(&part, endpoints, tries_max, &mut halving).await;
+            let Err(error) = tried else { continue };
             if let [event] = &part[..] {
                 let is_settled = is_final(&error) && self.set_aside(event, &error, false).await;
                 if !is_settled {
@@ -148,7 +163,8 @@ impl EventStorer {
         let events = std::slice::from_ref(event);
         let endpoints = self.endpoints(events).await;
         let (taken, at) = (self.stored.now(), self.clock.monotonic());
-        let Err(error) = self.persist(events, &endpoints, 1).await else { return true };
+        let tried = self.persist(events, &endpoints, 1, &mut HalvingTime::default()).await;
+        let Err(error) = tried else { return true };
         let has_deliveries = deliveries(event, &endpoints) > 0;
         let refused_for = refusal.again(has_deliveries, taken, at);
         let patience = if is_final(&error) { Duration::ZERO } else { PATIENCE };
@@ -163,12 +179,13 @@ impl EventStorer {
     /// Persists a batch, waiting while the store cannot be reached.
     ///
     /// # Errors
-    /// When the store refuses the batch, or is reached and does not take it so many times.
+    /// When the store refuses the batch, or is reached and does not take it so many times, or for the time of halving.
     async fn persist(
         &self,
         events: &[Arc<Event>],
         endpoints: &Endpoints,
         tries_max: u32,
+        halving: &mut HalvingTime,
     ) -> Result<(), StoreError> {
         if events.is_empty() {
             return Ok(());
@@ -176,12 +193,20 @@ impl EventStorer {
         let mut backoff = new_backoff();
         let (mut count, mut tried) = (0, None);
         loop {
+            let began = self.clock.monotonic();
             let error = match self.try_persist(events, endpoints, &mut tried).await {
                 Ok(()) => return Ok(()),
                 Err(error) => error,
             };
-            count += u32::from(!error.is_connection());
-            if is_final(&error) || count >= tries_max {
+            if error.is_connection() {
+                // Nobody's events are stored.
+                *halving = HalvingTime::default();
+            } else {
+                halving.begin(began);
+                count += 1;
+            }
+            let is_last = count >= tries_max || halving.is_over(self.clock.monotonic());
+            if is_final(&error) || is_last {
                 return Err(error);
             }
             back_off(&mut backoff, &error).await;
@@ -296,6 +321,21 @@ impl EventStorer {
         count(&self.metrics.events_stored_total, persisted.stored);
         count(&self.metrics.events_duplicate_total, persisted.duplicates);
         count(&self.metrics.deliveries_planned_total, persisted.planned);
+    }
+}
+
+/// Since when the store has been reached for parts of a batch and has not taken some.
+#[derive(Default)]
+struct HalvingTime(Option<Monotonic>);
+
+impl HalvingTime {
+    /// A try was refused that began then.
+    fn begin(&mut self, at: Monotonic) {
+        self.0.get_or_insert(at);
+    }
+
+    fn is_over(&self, now: Monotonic) -> bool {
+        self.0.is_some_and(|since| now.since(since) >= HALVING_MAX)
     }
 }
 

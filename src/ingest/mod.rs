@@ -31,10 +31,11 @@
 //! # Failure
 //! - The store is unavailable: a worker keeps its batch and retries with exponential backoff. Tenants notice nothing
 //!   until the journal is full.
-//! - The store rejects a batch, or does not take it three times although it can be reached: it is halved until the faulty
-//!   event stands alone; the others are stored. An event that it rejects becomes a dead letter with the reason. One that it
-//!   does not take keeps no worker: it is tried again beside the others ([`refused_events`]), and becomes a dead letter once
-//!   it was refused for two minutes since others were taken that were begun later.
+//! - The store rejects a batch, or can be reached and fails three times to take it: the batch is halved until the faulty
+//!   event stands alone, for at most ten seconds and one more try; the others are stored. An event that the store rejects
+//!   becomes a dead letter with the reason. One that it does not take is retried while others are stored
+//!   ([`refused_events`]), and so is what was not tried alone in that time. It becomes a dead letter after two minutes of
+//!   refusals, counted from when a batch that began later was stored.
 //! - The journal is poisoned: its durable records are still stored, for at most `SHUTDOWN_TIMEOUT`. Then the process
 //!   exits with an error, for a supervisor to restart it.
 //! - The process dies: the records behind the checkpoint are read again. Storing them twice changes nothing.

@@ -1,10 +1,12 @@
-//! Events that the store does not take although it can be reached, one in each worker, stop nobody.
+//! Events that the store does not take although it can be reached, one in each worker, stop nobody. Nor does a batch of which
+//! each part is tried until a time limit ends it.
 
 use std::path::Path;
 
 use hookgate::domain::{DeadLetterFilter, DeliveryPolicy, EventFilter, PageRequest};
 use hookgate::runtime::Clock;
-use serde_json::json;
+use serde_json::{Value, json};
+use sqlx::{Connection, PgConnection};
 
 use crate::clocks::{Server, Tenant, postgres_store, sqlite_store};
 use crate::damaged_rows::{Database, stored_batches};
@@ -88,5 +90,46 @@ async fn damaged_event_in_every_worker_stops_nobody(dir: &Path, database: Databa
         let letters = tenant.store.dead_letters(tenant.org, &filter, page).await.unwrap();
         assert!(letters.data.is_empty());
     }
+    server.stop();
+}
+
+/// PostgreSQL lets each part of a batch wait ten seconds for a row that somebody has locked. The batch has thirty events, so
+/// trying its halves down to each event would keep the only worker that reads for minutes.
+#[tokio::test(flavor = "multi_thread")]
+async fn batch_whose_rows_are_locked_keeps_no_worker_on_postgresql() {
+    let dir = crate::support::temporary::directory();
+    let url = fresh_database().await;
+    let store = postgres_store(&url, dir.path()).await;
+    let receiver = Receiver::start().await;
+    let locked = Tenant::create(store.clone(), &receiver, DeliveryPolicy::default()).await;
+    let other = Tenant::create(store, &receiver, DeliveryPolicy::default()).await;
+    let flags = [format!("--database-url={url}"), "--workers=2".to_owned()];
+    let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
+    let server = Server::start(dir.path(), &flags, Clock::system()).await;
+    server.post(&other.key, 0).await;
+    until("it is stored", async || events(&other).await == 1).await;
+
+    let mut locking = PgConnection::connect(&url).await.unwrap();
+    let mut lock = locking.begin().await.unwrap();
+    let row = sqlx::query("SELECT 1 FROM orgs WHERE id = $1 FOR UPDATE").bind(locked.org.uuid());
+    row.execute(&mut *lock).await.unwrap();
+    let batch: Vec<Value> = (0..30).map(|number| json!({"type": "a", "payload": number})).collect();
+    let request = client().post(format!("{}/api/events/batch", server.url));
+    let request = request.header("x-api-key", &locked.key);
+    answer(json_body(request, json!(batch).to_string())).await.expect(202);
+    let mut watching = PgConnection::connect(&url).await.unwrap();
+    until("the worker waits for the row", async || {
+        let waiting = "SELECT count(*) FROM pg_stat_activity
+                       WHERE datname = current_database() AND wait_event_type = 'Lock'";
+        let count = sqlx::query_scalar::<_, i64>(waiting);
+        count.fetch_one(&mut watching).await.unwrap() > 0
+    })
+    .await;
+    server.post(&other.key, 1).await;
+    until("that of another is stored", async || events(&other).await == 2).await;
+    assert_eq!(events(&locked).await, 0);
+
+    lock.rollback().await.unwrap();
+    until("all are stored", async || events(&locked).await == batch.len()).await;
     server.stop();
 }
