@@ -284,12 +284,12 @@ impl AdmissionDoor {
         Self { dispatch, _reports: reports }
     }
 
-    /// The endpoints of some organisations, cached.
+    /// The endpoints of some organisations, cached, without those whose endpoints the store cannot read.
     ///
     /// # Errors
-    /// When some are not cached and the store fails.
+    /// When some are not cached and the store cannot be reached, or reads those of none of several.
     pub async fn endpoints(&self, orgs: &[OrgId]) -> Result<HashMap<OrgId, Arc<OrgEndpoints>>> {
-        self.dispatch.cache().of(orgs.iter().copied()).await
+        self.dispatch.cache().readable(orgs.iter().copied()).await
     }
 
     /// Has the store scanned for due deliveries.

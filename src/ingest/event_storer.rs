@@ -91,15 +91,23 @@ pub(super) struct EventStorer {
 }
 
 impl EventStorer {
-    /// The endpoints that some events are planned for, however long the store is unavailable.
+    /// The endpoints that some events are planned for, however long the store cannot be reached. Organisations whose
+    /// endpoints it does not read although it can be reached are left out: storing reads them again, and so their events alone
+    /// are refused.
     pub(super) async fn endpoints(&self, events: &[Arc<Event>]) -> Endpoints {
         let orgs: Vec<OrgId> = events.iter().map(|event| event.org_id).collect();
         let mut backoff = new_backoff();
+        let mut tries = 0;
         loop {
-            match self.door.endpoints(&orgs).await {
+            let error = match self.door.endpoints(&orgs).await {
                 Ok(endpoints) => return endpoints,
-                Err(error) => back_off(&mut backoff, &error).await,
+                Err(error) => error,
+            };
+            tries += u32::from(!error.is_connection());
+            if tries >= TRIES_MAX {
+                return Endpoints::new();
             }
+            back_off(&mut backoff, &error).await;
         }
     }
 

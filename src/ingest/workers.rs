@@ -1,6 +1,6 @@
 //! The worker pool: moves events from the journal to the store.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -284,8 +284,9 @@ impl Workers {
         let events = self.decode(&records).await;
         batch.decoded(orgs.into_iter(), &events);
         let endpoints = self.storer.endpoints(&events).await;
-        let mut waits = self.waiting.stopped(endpoints.keys().copied());
-        waits.extend(endpoints.keys().filter(|org| is_ordered(&endpoints, org)));
+        let of_events = events.iter().map(|event| event.org_id).collect::<HashSet<_>>();
+        let mut waits = self.waiting.stopped(of_events.iter().copied());
+        waits.extend(of_events.into_iter().filter(|org| is_ordered(&endpoints, org)));
         let (waiting, others): (Vec<_>, Vec<_>) =
             events.into_iter().partition(|event| waits.contains(&event.org_id));
         let (fast, many) = priority::split(others, |event| deliveries(event, &endpoints));

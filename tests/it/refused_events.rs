@@ -133,3 +133,51 @@ async fn batch_whose_rows_are_locked_keeps_no_worker_on_postgresql() {
     until("all are stored", async || events(&locked).await == batch.len()).await;
     server.stop();
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn organisation_whose_endpoints_cannot_be_read_keeps_no_worker_on_sqlite() {
+    let dir = crate::support::temporary::directory();
+    let database = Database::Sqlite(dir.path().join("hookgate.db"));
+    Box::pin(organisation_whose_endpoints_cannot_be_read_keeps_no_worker(dir.path(), database))
+        .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn organisation_whose_endpoints_cannot_be_read_keeps_no_worker_on_postgresql() {
+    let dir = crate::support::temporary::directory();
+    let database = Database::Postgres(fresh_database().await);
+    Box::pin(organisation_whose_endpoints_cannot_be_read_keeps_no_worker(dir.path(), database))
+        .await;
+}
+
+/// The server does not know the endpoints, and has one worker that reads.
+async fn organisation_whose_endpoints_cannot_be_read_keeps_no_worker(
+    dir: &Path,
+    database: Database,
+) {
+    let (store, flag) = match &database {
+        Database::Sqlite(_) => (sqlite_store(dir).await, None),
+        Database::Postgres(url) => {
+            (postgres_store(url, dir).await, Some(format!("--database-url={url}")))
+        }
+    };
+    let flags: Vec<&str> = flag.iter().map(String::as_str).chain(["--workers=2"]).collect();
+    let receiver = Receiver::start().await;
+    let broken = Tenant::create(store.clone(), &receiver, DeliveryPolicy::default()).await;
+    let other = Tenant::create(store, &receiver, DeliveryPolicy::default()).await;
+    let id = broken.org.uuid();
+    let set = "UPDATE orgs SET endpoints_version = -2 WHERE id =";
+    database.run(&format!("{set} x'{}'", id.simple()), &format!("{set} '{id}'")).await;
+    let server = Server::start(dir, &flags, Clock::manual(Clock::system().now())).await;
+    server.post(&broken.key, 0).await;
+    server.post(&other.key, 1).await;
+    until("that of another is stored", async || events(&other).await == 1).await;
+    let (filter, page) = (DeadLetterFilter::default(), PageRequest::first(10));
+    until("its event is a dead letter", async || {
+        let letters = broken.store.dead_letters(broken.org, &filter, page).await.unwrap().data;
+        letters.len() == 1
+    })
+    .await;
+    assert_eq!(events(&broken).await, 0);
+    server.stop();
+}
