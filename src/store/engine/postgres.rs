@@ -166,11 +166,11 @@ impl PostgresEngine {
     }
 
     async fn session(&self) -> Result<PgSession> {
-        let host = self.pool.connect_options();
-        Ok(PgSession::new(self.pool.acquire().await?, host, self.setup.is_prepared))
+        PgSession::acquire(&self.pool, self.setup.is_prepared).await
     }
 
-    /// Begins a transaction for migrations, which sqlx makes part of its own.
+    /// Begins a transaction for migrations, which sqlx makes part of its own. Unlike a [`PgSession`] it may keep its permit
+    /// until TCP gives up; it is used at the start, through a pooler of connections.
     pub(crate) async fn begin_migration(&self) -> Result<Transaction<'static, Postgres>> {
         Ok(self.pool.begin_with(AssertSqlSafe(Arc::clone(&self.setup.begin))).await?)
     }
@@ -234,13 +234,13 @@ impl PostgresEngine {
         if self.hosts.are_several() {
             self.pools.connect_to(&self.hosts.found().await);
         }
-        match self.pool.acquire().await {
-            Ok(_) => Ok(()),
+        match self.session().await {
+            Ok(session) => session.commit().await,
             // A pool tries again until its time is up and then forgets the cause; one connection tells it.
-            Err(sqlx::Error::PoolTimedOut) => {
+            Err(StoreError::Unavailable(sqlx::Error::PoolTimedOut)) => {
                 Err(connect_error(&self.pool.connect_options(), config).await)
             }
-            Err(error) => Err(error.into()),
+            Err(error) => Err(error),
         }
     }
 

@@ -25,7 +25,7 @@ use tokio::time::timeout;
 
 use super::pool_use::PoolUse;
 use super::read_connection::ReadConnection;
-use super::session::SessionSetup;
+use super::session::{PgSession, SessionSetup};
 use super::{Args, Row};
 use crate::runtime::Stopwatch;
 use crate::store::metrics::ReadEnd;
@@ -165,8 +165,10 @@ impl ReadPool {
             if let (ReadSource::Postgres { keys, .. }, Some(backend)) =
                 (&self.source, connection.backend())
             {
+                let mut session = PgSession::acquire(keys, true).await?;
                 let cancel = sqlx::query("SELECT pg_cancel_backend($1)").bind(backend);
-                cancel.execute(keys).await?;
+                cancel.execute(session.connection()?).await?;
+                session.commit().await?;
             }
             connection.drain().await
         };

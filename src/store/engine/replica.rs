@@ -18,6 +18,7 @@ use sqlx::{ConnectOptions, Connection, SqlStr};
 use tokio::time::timeout;
 
 use super::read_pool::ReadPool;
+use super::session::PgSession;
 use super::{Args, Row};
 use crate::store::error::PlainError;
 use crate::store::{Result, StoreError, StoreMetrics};
@@ -147,8 +148,14 @@ impl Replica {
 
     /// How far the primary has written; `None` while it does not answer.
     async fn written(&self) -> Option<String> {
-        let asking = sqlx::query_scalar("SELECT pg_current_wal_lsn()::text").persistent(false);
-        match timeout(ANSWER_MAX / 2, asking.fetch_one(&self.primary_keys)).await {
+        let asking = async {
+            let mut session = PgSession::acquire(&self.primary_keys, false).await?;
+            let query = sqlx::query_scalar("SELECT pg_current_wal_lsn()::text").persistent(false);
+            let written = query.fetch_one(session.connection()?).await?;
+            session.commit().await?;
+            Ok::<Option<String>, StoreError>(written)
+        };
+        match timeout(ANSWER_MAX / 2, asking).await {
             Ok(Ok(written)) => written,
             Ok(Err(_)) | Err(_) => None,
         }

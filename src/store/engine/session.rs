@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sqlx::pool::PoolConnection;
-use sqlx::postgres::PgConnectOptions;
+use sqlx::postgres::{PgConnectOptions, PgPool};
 use sqlx::{AssertSqlSafe, ConnectOptions, Connection, PgConnection, Postgres, SqlSafeStr};
 use tokio::runtime::Handle;
 use tokio::time::timeout;
@@ -150,14 +150,12 @@ pub(crate) struct PgSession {
 }
 
 impl PgSession {
-    /// A session for one statement, outside of a transaction, on a connection to a host.
-    pub(super) const fn new(
-        connection: PoolConnection<Postgres>,
-        host: Arc<PgConnectOptions>,
-        is_prepared: bool,
-    ) -> Self {
-        let connection = Some(connection);
-        Self { connection, host, is_prepared, in_transaction: false, plans: None }
+    /// A session for one statement, outside of a transaction, on a connection of a pool. Every connection is taken so: a
+    /// pool itself may keep a permit for long where a host vanishes.
+    pub(super) async fn acquire(pool: &PgPool, is_prepared: bool) -> Result<Self> {
+        let host = pool.connect_options();
+        let connection = Some(pool.acquire().await?);
+        Ok(Self { connection, host, is_prepared, in_transaction: false, plans: None })
     }
 
     /// Begins a transaction by a statement, or several in one string.
@@ -197,7 +195,9 @@ impl PgSession {
         if std::mem::take(&mut self.in_transaction) {
             self.run(end).await?;
         }
-        self.connection = None;
+        if let Some(connection) = self.connection.take() {
+            tokio::spawn(give_back(connection));
+        }
         Ok(())
     }
 
@@ -207,8 +207,7 @@ impl PgSession {
 }
 
 impl Drop for PgSession {
-    /// Ends what was given up, an answer that is still to come included. A connection that does not answer is closed:
-    /// its pool would keep the permit until TCP gives up.
+    /// Ends what was given up, an answer that is still to come included. A connection that does not answer is closed.
     fn drop(&mut self) {
         let (Some(mut connection), Ok(runtime)) = (self.connection.take(), Handle::try_current())
         else {
@@ -223,10 +222,21 @@ impl Drop for PgSession {
                     connection.ping().await
                 }
             };
-            if !matches!(timeout(ANSWER_MAX, ending).await, Ok(Ok(()))) {
+            if matches!(timeout(ANSWER_MAX, ending).await, Ok(Ok(()))) {
+                give_back(connection).await;
+            } else {
                 connection.close_on_drop();
             }
         });
+    }
+}
+
+/// Returns a connection to its pool. sqlx asks the host first whether it is there, waits for the answer without a limit,
+/// and keeps the permit meanwhile: that of a host that has just vanished would be gone until TCP gives up. So what takes
+/// longer than [`ANSWER_MAX`] is given up, which closes the connection. sqlx does not document the method.
+async fn give_back(mut connection: PoolConnection<Postgres>) {
+    if timeout(ANSWER_MAX, connection.return_to_pool()).await.is_err() {
+        tracing::debug!("the database does not answer; closed a connection to it");
     }
 }
 

@@ -1,9 +1,11 @@
 //! A primary that is gone: its standby lacks what it committed last, or it has become unreachable.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use sqlx::postgres::PgRow;
 use sqlx::{AssertSqlSafe, Connection, FromRow, PgConnection};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::{JoinSet, block_in_place};
@@ -73,7 +75,19 @@ async fn running_server_stores_again_what_a_promoted_standby_lacks() {
     assert!(log.iter().any(|line| line.contains("stored again where it is missing")), "{log:#?}");
 }
 
-/// A host that becomes unreachable: nothing on its connections is answered any more, and none is closed.
+/// What of a host that becomes unreachable is not answered any more.
+#[derive(Clone, Copy)]
+enum Unanswered {
+    /// Nothing on its connections.
+    Everything,
+    /// Whether it is there, and what follows: it vanishes as soon as what is in flight is answered.
+    Pings,
+}
+
+/// All that sqlx sends to find out whether a connection works: a `Sync` message.
+const PING: [u8; 5] = [b'S', 0, 0, 0, 4];
+
+/// A host that becomes unreachable: its connections are not answered any more, and none is closed.
 struct Vanishing {
     address: SocketAddr,
     gone: watch::Sender<()>,
@@ -82,7 +96,7 @@ struct Vanishing {
 }
 
 impl Vanishing {
-    async fn before(host: String) -> Self {
+    async fn before(host: String, unanswered: Unanswered) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let gone = watch::Sender::new(());
@@ -96,9 +110,12 @@ impl Vanishing {
                 going.mark_unchanged();
                 connections.spawn(async move {
                     let mut server = TcpStream::connect(&host).await.unwrap();
-                    tokio::select! {
-                        _ = tokio::io::copy_bidirectional(&mut client, &mut server) => {}
-                        _ = going.changed() => std::future::pending().await,
+                    match unanswered {
+                        Unanswered::Everything => tokio::select! {
+                            _ = tokio::io::copy_bidirectional(&mut client, &mut server) => {}
+                            _ = going.changed() => std::future::pending().await,
+                        },
+                        Unanswered::Pings => copy_until_a_ping(client, server, going).await,
                     }
                 });
             }
@@ -112,11 +129,73 @@ impl Vanishing {
     }
 }
 
+/// Copies both ways; once the host is gone, until the client asks whether it is there.
+async fn copy_until_a_ping(client: TcpStream, server: TcpStream, going: watch::Receiver<()>) {
+    let (mut from_client, mut to_client) = client.into_split();
+    let (mut from_server, mut to_server) = server.into_split();
+    let asking = async {
+        let mut bytes = vec![0; 1 << 16];
+        loop {
+            let read = from_client.read(&mut bytes).await.unwrap_or(0);
+            if read == 0 {
+                return;
+            }
+            if bytes[..read] == PING && going.has_changed().unwrap_or(false) {
+                std::future::pending::<()>().await;
+            }
+            if to_server.write_all(&bytes[..read]).await.is_err() {
+                return;
+            }
+        }
+    };
+    tokio::select! {
+        () = asking => {}
+        _ = tokio::io::copy(&mut from_server, &mut to_client) => {}
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn session_that_ends_as_its_host_vanishes_gives_its_place_in_the_pool_back() {
+    let database = block_in_place(PrivatePostgres::start);
+    let name = database.fresh_database().await.rsplit('/').next().unwrap().to_owned();
+    let host = Vanishing::before(database.host(), Unanswered::Pings).await;
+    let url = format!("postgres://postgres@{}/{name}", host.address);
+    let dir = crate::support::temporary::directory();
+    // So there is one connection for looking up keys.
+    let settings =
+        [("DATABASE_URL", &*url), ("DATABASE_CONNECTIONS", "8"), ("DATABASE_TIMEOUT", "1s")];
+    let mut server = Binary::start(dir.path(), &settings).await;
+    let (_, operator) = server.first_keys().await;
+    let keys = [another_org(&server, &operator).await, another_org(&server, &operator).await];
+
+    let mut other = PgConnection::connect(&database.url(&name)).await.unwrap();
+    let lock = "BEGIN; LOCK TABLE api_keys IN ACCESS EXCLUSIVE MODE";
+    sqlx::raw_sql(lock).execute(&mut other).await.unwrap();
+    let status = async |key: &str| {
+        let request = client().get(format!("{}/api/org", server.base_url));
+        request.header("x-api-key", key).send().await.unwrap().status().as_u16()
+    };
+    let waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted";
+    until("a look-up waits", async || {
+        // The one that waits, or one that finds no connection.
+        let _ = tokio::time::timeout(Duration::from_millis(100), status(&keys[0])).await;
+        scalar::<i64>(&mut other, waiting).await > 0
+    })
+    .await;
+    host.vanish();
+    sqlx::raw_sql("COMMIT").execute(&mut other).await.unwrap();
+    for key in &keys {
+        until("keys are looked up again", async || status(key).await == 200).await;
+    }
+    server.stop().await;
+    drop(host);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn statement_of_an_unreachable_host_is_not_waited_for_for_ever() {
     let database = block_in_place(PrivatePostgres::start);
     let name = database.fresh_database().await.rsplit('/').next().unwrap().to_owned();
-    let host = Vanishing::before(database.host()).await;
+    let host = Vanishing::before(database.host(), Unanswered::Everything).await;
     let url = format!("postgres://postgres@{}/{name}", host.address);
     let dir = crate::support::temporary::directory();
     let settings = [("DATABASE_URL", url.as_str()), ("DATABASE_TIMEOUT", "1s")];
