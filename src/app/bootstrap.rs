@@ -143,8 +143,15 @@ impl Bootstrap {
             return Ok(false);
         }
         if let (Some(unfinished), Some(path)) = (&unfinished, created.keys_file()) {
-            fs::rename(unfinished, path).map_err(|error| failed(unfinished, error))?;
-            let file = path.display();
+            // The keys are valid from now on, whatever their file is called.
+            let file = match fs::rename(unfinished, path) {
+                Ok(()) => path,
+                Err(error) => {
+                    tracing::warn!(path = %path.display(), %error, "cannot rename the file of the first API keys");
+                    unfinished
+                }
+            };
+            let file = file.display();
             tracing::info!(%file, "the first API keys are in a file; keep them, then delete it");
         }
         Ok(true)
@@ -187,13 +194,15 @@ impl Bootstrap {
             writeln!(file, "{self}")?;
             file.sync_all()
         };
-        write().map_err(|error| failed(&path, error))?;
-        Ok(Some(path))
+        match write() {
+            Ok(()) => Ok(Some(path)),
+            Err(error) => {
+                // Nothing may be there, or something else.
+                let _ = fs::remove_file(&path);
+                Err(AppError::FirstKeys { path, error })
+            }
+        }
     }
-}
-
-fn failed(path: &Path, error: io::Error) -> AppError {
-    AppError::FirstKeys { path: path.to_owned(), error }
 }
 
 /// Removes keys that are not in the store.

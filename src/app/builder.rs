@@ -170,7 +170,7 @@ async fn open_store_on(
     Ok(background.handle().spawn(opening).await??)
 }
 
-/// Starts the store and opens the gate; in the background, with `None`, if the store is away.
+/// Starts the store and opens the gate; in the background, with `None`, if the store is away or a disk has no space.
 async fn start_store(
     start: StoreStart,
     gate: Gate,

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use super::storage::{MissingKeysError, OpenError, OpenJournalError};
+use super::storage::{self, MissingKeysError, OpenError, OpenJournalError};
 use super::stored_mark::MarkError;
 use crate::api::Refusal;
 use crate::config::{DiskError, ExportBatchError, RetentionError, SizeError};
@@ -46,7 +46,11 @@ pub enum AppError {
     #[error(transparent)]
     Bootstrap(#[from] Refusal),
     /// The first keys could not be written down, and were not created.
-    #[error("cannot write the first keys to {}: {error}", .path.display())]
+    #[error(
+        "cannot write the first keys to {}: {error}; none was made. Make space, or let the server write there, or give \
+         both in BOOTSTRAP_API_KEY and BOOTSTRAP_OPERATOR_KEY",
+        .path.display()
+    )]
     FirstKeys {
         /// The file.
         path: PathBuf,
@@ -97,7 +101,7 @@ pub enum AppError {
 }
 
 impl AppError {
-    /// Whether the store is away for a while, so that a server waits for it.
+    /// Whether the store is away for a while, or the disk of the data directory has no space, so that a server waits.
     pub(super) fn is_store_away(&self) -> bool {
         match self {
             Self::Open(OpenError::Postgres(error))
@@ -106,6 +110,7 @@ impl AppError {
             | Self::Bootstrap(Refusal::Store(error)) => error.is_away(),
             Self::Migrate(error) => error.is_away(),
             Self::Mark(error) => error.is_store_away(),
+            Self::FirstKeys { error, .. } => storage::is_no_space(error),
             _ => false,
         }
     }

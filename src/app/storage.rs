@@ -289,6 +289,11 @@ fn log_recovery(recovery: &RecoveryReport) {
     }
 }
 
+/// Whether the error means that a disk has no space: a server waits for some.
+pub(super) fn is_no_space(error: &io::Error) -> bool {
+    local::is_no_space(error)
+}
+
 fn create_data_dir(config: &StoreConfig) -> Result<(), OpenError> {
     let path = &config.data_dir;
     create_dir(path).map_err(|error| OpenError::DataDir { path: path.clone(), error })

@@ -26,6 +26,7 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 
+use super::storage;
 use crate::ingest::{ReplayCounts, StoreAgainError, StoredAgain};
 use crate::journal::{Journal, Seq};
 use crate::runtime::{Backoff, Clock, Shutdown};
@@ -50,7 +51,11 @@ pub enum MarkError {
     #[error(transparent)]
     Migrate(#[from] MigrateError),
     /// The file that tells that the store has a mark could not be read or written.
-    #[error("cannot read or write {}: {error}", .path.display())]
+    #[error(
+        "cannot read or write {}: {error}. A server needs this small file beside its journal: make space, or let it read \
+         and write there",
+        .path.display()
+    )]
     File {
         /// The file.
         path: PathBuf,
@@ -97,12 +102,13 @@ pub(super) fn copy_file(from: &Path, to: &Path) -> io::Result<()> {
 }
 
 impl MarkError {
-    /// Whether the store is away for a while.
+    /// Whether the store is away for a while, or the disk of the data directory has no space.
     pub(super) fn is_store_away(&self) -> bool {
         match self {
             Self::Store(error) => error.is_away(),
             Self::Migrate(error) => error.is_away(),
-            Self::File { .. } | Self::Behind { .. } | Self::Unknown { .. } => false,
+            Self::File { error, .. } => storage::is_no_space(error),
+            Self::Behind { .. } | Self::Unknown { .. } => false,
         }
     }
 }
@@ -308,13 +314,20 @@ impl StoredMark {
         format!("{:016x}", self.journal_id)
     }
 
-    /// Writes the file under another name first, so that a crash leaves all of it or nothing.
+    /// Writes the file under another name first, so that a crash or a full disk leaves all of it or nothing.
     fn write_file(&self, path: &Path) -> io::Result<()> {
         let unfinished = path.with_extension("new");
-        let mut file = File::create(&unfinished)?;
-        writeln!(file, "{}", self.file_text())?;
-        file.sync_all()?;
-        fs::rename(&unfinished, path)?;
+        let write = || {
+            let mut file = File::create(&unfinished)?;
+            writeln!(file, "{}", self.file_text())?;
+            file.sync_all()?;
+            fs::rename(&unfinished, path)
+        };
+        if let Err(error) = write() {
+            // What is left of it does no harm, and the next attempt begins anew.
+            let _ = fs::remove_file(&unfinished);
+            return Err(error);
+        }
         File::open(&self.data_dir)?.sync_all()
     }
 }

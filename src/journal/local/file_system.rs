@@ -330,7 +330,7 @@ pub(super) fn is_unreadable(error: &io::Error) -> bool {
 }
 
 /// Whether the error means that no space is left: a temporary condition.
-pub(super) fn is_no_space(error: &io::Error) -> bool {
+pub fn is_no_space(error: &io::Error) -> bool {
     matches!(
         error.kind(),
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge

@@ -95,7 +95,7 @@ use crate::runtime::Clock;
 use self::quarantine::Quarantine;
 
 pub use backup::{JournalBackup, back_up};
-pub use file_system::{DirHandle, DirLock, FileHandle, FileSystem, SystemFiles};
+pub use file_system::{DirHandle, DirLock, FileHandle, FileSystem, SystemFiles, is_no_space};
 pub use journal_records::{JournalExtent, JournalRecords, Lost, extent};
 pub use quarantine::{Damage, QuarantineContents, QuarantineEntry};
 pub use recovery::RecoveryReport;

@@ -312,6 +312,31 @@ async fn first_keys_are_in_a_private_file_where_no_terminal_shows_them() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn first_start_waits_for_space_for_its_small_files() {
+    for (name, said) in [
+        ("marked.new", "cannot read or write ./data/marked: No space left"),
+        ("first-keys.new", "cannot write the first keys to ./data/first-keys.new: No space left"),
+    ] {
+        let place = Place::new();
+        let data = place.data_dir();
+        // Every byte that is written there finds no space.
+        std::os::unix::fs::symlink("/dev/full", data.join(name)).unwrap();
+        let mut server = Binary::start(&data, &[]).await;
+        let (key, _) = server.first_keys().await;
+        let url = format!("{}/api/org", server.base_url);
+        let known = client().get(url).header("x-api-key", key).send().await.unwrap();
+        assert_eq!(known.status(), 200, "{name}");
+        let log = server.stop().await;
+        let said = said.replace("./data", data.to_str().unwrap());
+        assert!(line_with(&log, &said).contains("WARN"), "{log:#?}");
+        line_with(&log, "the store is back");
+        assert!(data.join("marked").is_file() && !data.join(name).exists(), "{name}");
+        // Nothing is half made.
+        Binary::start(&data, &[]).await.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn store_without_an_operator_gets_a_key_for_one() {
     let place = Place::new();
     place.json(&["org", "create", "--name", "acme"]).await;
