@@ -13,11 +13,12 @@ use clap::{Arg, Command};
 const PREFIX: &str = "HOOKGATE_";
 
 /// Settings that hold secrets. `<NAME>_FILE` names a file with the value.
-const SECRETS: [&str; 6] = [
+const SECRETS: [&str; 7] = [
     "BOOTSTRAP_API_KEY",
     "BOOTSTRAP_OPERATOR_KEY",
-    "DATABASE_URL",
     "DATABASE_LISTEN_URL",
+    "DATABASE_READ_URL",
+    "DATABASE_URL",
     "OTEL_EXPORTER_OTLP_HEADERS",
     "SECRETS_KEY",
 ];
@@ -105,4 +106,22 @@ fn variable(name: &str) -> Option<(String, OsString)> {
         Some((std::env::var_os(&name)?, name)).filter(|(value, _)| !value.is_empty())
     });
     set.map(|(value, name)| (name, value))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+    use crate::cli::Cli;
+
+    #[test]
+    fn every_secret_of_a_server_may_be_in_a_file() {
+        let command = Cli::command();
+        let serve = command.find_subcommand("serve").unwrap();
+        let hidden = serve.get_arguments().filter(|arg| arg.is_hide_env_values_set());
+        let mut names: Vec<_> = hidden.filter_map(|arg| arg.get_env()?.to_str()).collect();
+        names.sort_unstable();
+        assert_eq!(names, SECRETS);
+    }
 }
