@@ -2,6 +2,13 @@
 //!
 //! It works beside running servers, which notice changed keys by themselves. The use cases in `api` do
 //! the rest.
+//!
+//! # Which database
+//! A wrong one is told before it is changed, as by the start of a server. The schema is made or migrated only in a
+//! database that is empty or Hookgate's, and that knows the journal in the data directory if events of it were stored:
+//! by `migrate up`, `journal replay`, and the commands that set a store up. A replay stores nothing in a database that
+//! does not know the journal, whatever its schema. `--yes` does it in any. Every other command refuses a store without
+//! the schema of this version.
 
 use std::path::PathBuf;
 
@@ -13,6 +20,7 @@ use crate::store::{MigrateError, Reencryption, Schedule, Store, StoreError, Stor
 use crate::telemetry::Registry;
 
 use super::storage::{self, MissingKeysError, OpenError, open_store, require_keys};
+use super::stored_mark::{self, MarkError};
 
 /// Why a store was not opened, migrated or re-encrypted.
 #[derive(Debug, thiserror::Error)]
@@ -29,6 +37,16 @@ pub enum AdminError {
     /// Keys that encrypt endpoints' secrets are missing.
     #[error(transparent)]
     MissingKeys(#[from] MissingKeysError),
+    /// Whether the database knows the journal could not be told.
+    #[error(transparent)]
+    Mark(#[from] MarkError),
+    /// The database is to be migrated, or to get the journal's events, and knows nothing of the journal.
+    #[error(
+        "the database knows nothing of the journal in {}, which has events: it is new, another one, or an older backup. \
+         Nothing was changed. Correct DATABASE_URL or DATA_DIR; if it is the right one, repeat this with --yes",
+        .0.display()
+    )]
+    OtherJournal(PathBuf),
     /// There is no SQLite file.
     #[error(
         "there is no {}; name its directory with --data-dir or DATA_DIR, or a PostgreSQL database \
@@ -49,8 +67,36 @@ pub enum AdminError {
 /// Opens the store, created if there is none, and brings its schema up to date.
 pub async fn open(config: &StoreConfig) -> Result<Subsystems, AdminError> {
     let store = open_unmigrated(config).await?;
-    migrate(&store, config).await?;
-    with_clock(store).await
+    match migrate(&store, config).await {
+        Ok(_) => with_clock(store).await,
+        Err(error) => {
+            store.close().await;
+            Err(error)
+        }
+    }
+}
+
+/// Opens a store that exists and knows the journal, and brings its schema up to date. Another one may have the
+/// organisations of the journal's events, too: the first one has the same id everywhere.
+pub async fn open_for_replay(config: &StoreConfig) -> Result<Subsystems, AdminError> {
+    if let Some(file) = missing_file(config) {
+        return Err(AdminError::NotSetUp(file));
+    }
+    let store = open_unmigrated(config).await?;
+    let migrated = async {
+        if !config.yes {
+            store.require_own_tables().await?;
+            require_mark(&store, config, true).await?;
+        }
+        migrate(&store, config).await
+    };
+    match migrated.await {
+        Ok(_) => with_clock(store).await,
+        Err(error) => {
+            store.close().await;
+            Err(error)
+        }
+    }
 }
 
 /// What works with a store and makes deliveries due by its schedule time.
@@ -67,11 +113,17 @@ pub async fn open_existing(config: &StoreConfig) -> Result<Subsystems, AdminErro
         return Err(AdminError::NotSetUp(file));
     }
     let store = open_unmigrated(config).await?;
-    if store.migration_status().await?.iter().all(|migration| migration.applied) {
+    if is_migrated(&store).await? {
         return with_clock(store).await;
     }
+    let is_ours = require_ours(&store, config).await;
     store.close().await;
+    is_ours?;
     Err(AdminError::NotMigrated)
+}
+
+async fn is_migrated(store: &Store) -> Result<bool, MigrateError> {
+    Ok(store.migration_status().await?.iter().all(|migration| migration.applied))
 }
 
 /// Opens a store that exists and fails when `SECRETS_KEY` lacks a key that encrypts secrets in it: a
@@ -92,15 +144,32 @@ pub async fn migrate_up(config: &StoreConfig) -> Result<usize, AdminError> {
     let store = open_unmigrated(config).await?;
     let applied = migrate(&store, config).await;
     store.close().await;
-    Ok(applied?)
+    applied
 }
 
-async fn migrate(store: &Store, config: &StoreConfig) -> Result<usize, MigrateError> {
+async fn migrate(store: &Store, config: &StoreConfig) -> Result<usize, AdminError> {
+    require_ours(store, config).await?;
+    Ok(store.migrate_up().await?)
+}
+
+/// Fails before the schema of a wrong database is changed. Reads only.
+async fn require_ours(store: &Store, config: &StoreConfig) -> Result<(), AdminError> {
     store.require_utf8().await?;
-    if !config.yes {
-        store.require_own_tables().await?;
+    if config.yes {
+        return Ok(());
     }
-    store.migrate_up().await
+    store.require_own_tables().await?;
+    if is_migrated(store).await? {
+        return Ok(());
+    }
+    require_mark(store, config, false).await
+}
+
+async fn require_mark(store: &Store, config: &StoreConfig, waits: bool) -> Result<(), AdminError> {
+    if stored_mark::is_of_journal(config, store, waits).await? {
+        return Ok(());
+    }
+    Err(AdminError::OtherJournal(config.data_dir.clone()))
 }
 
 /// Reverts the newest migration and returns its version; `None` if none is applied. Refuses beside a server that

@@ -11,6 +11,8 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::descriptors::DescriptorBudget;
+use super::error::AppError;
+use super::stored_mark::StoredMark;
 use super::{builder, disk_guard, start_report, storage, wiring};
 use crate::config::Config;
 use crate::runtime::Clock;
@@ -157,15 +159,19 @@ async fn store(config: &Config, integrity: bool) -> Vec<Finding> {
     };
     // Reading a file whole takes as long as it takes; the rest is a few statements.
     let limit = if integrity { Duration::MAX } else { STORE_MAX };
-    let findings = tokio::time::timeout(limit, examine_store(&store, integrity)).await;
+    let findings = tokio::time::timeout(limit, examine_store(config, &store, integrity)).await;
     store.close().await;
     findings.unwrap_or_else(|_| {
         vec![failure("store", format!("no answer within {} s", STORE_MAX.as_secs()))]
     })
 }
 
-async fn examine_store(store: &Store, integrity: bool) -> Vec<Finding> {
+/// What the start of a server refuses, in its order, and what it would do.
+async fn examine_store(config: &Config, store: &Store, integrity: bool) -> Vec<Finding> {
     let mut findings = Vec::new();
+    if let Err(error) = require_right_one(config, store).await {
+        return vec![failure("store", error.to_string())];
+    }
     let missing = match store.migration_status().await {
         Ok(all) => all.iter().filter(|migration| !migration.applied).count(),
         Err(error) => return vec![failure("store", error.to_string())],
@@ -187,6 +193,20 @@ async fn examine_store(store: &Store, integrity: bool) -> Vec<Finding> {
     }
     findings.push(clock(store).await);
     findings
+}
+
+/// Fails when it is not the store of these settings and of the journal in the data directory.
+async fn require_right_one(config: &Config, store: &Store) -> Result<(), AppError> {
+    store.require_utf8().await?;
+    if !config.store.yes {
+        store.require_own_tables().await?;
+    }
+    // What cannot be read of the journal is told with the journal.
+    let Ok(Some(mark)) = StoredMark::of_directory(&config.store, false) else { return Ok(()) };
+    match mark.check(store).await {
+        Err(_) if config.journal.accept_older_store => Ok(()),
+        checked => Ok(checked?),
+    }
 }
 
 async fn clock(store: &Store) -> Finding {

@@ -111,8 +111,11 @@ pub async fn replay(
     let ReplayOptions { since, dry_run, skip_unknown_orgs } = options;
     // Before anything is created or migrated.
     let extent = storage::journal_records(config, 0)?.extent();
-    let subsystems =
-        if dry_run { admin::open_existing(config).await? } else { admin::open(config).await? };
+    let subsystems = if dry_run {
+        admin::open_existing(config).await?
+    } else {
+        admin::open_for_replay(config).await?
+    };
     let store = subsystems.store;
     let replayed = async {
         let mark = store.system().journal_mark(extent.id).await?;

@@ -212,7 +212,8 @@ pub(super) async fn open_journal(
             local::open(&options, &fs, &metrics)?;
         log_recovery(&recovery);
         let registration = Registration::new(&data_dir, &options.dir, id, now)?;
-        let mark = StoredMark::new(&data_dir, id, stored_below, accept_older);
+        let has_events = stored_below.get() > 1 || recovery.items > 0;
+        let mark = StoredMark::new(&data_dir, id, stored_below, has_events, accept_older);
         Ok::<_, OpenJournalError>(OpenJournal { journal, reader, registration, mark })
     };
     tokio::task::spawn_blocking(opening).await?

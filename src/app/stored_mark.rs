@@ -27,8 +27,9 @@ use std::time::Duration;
 use futures_util::FutureExt;
 
 use super::storage;
+use crate::config::StoreConfig;
 use crate::ingest::{ReplayCounts, StoreAgainError, StoredAgain};
-use crate::journal::{Journal, Seq};
+use crate::journal::{Journal, JournalError, JournalExtent, Seq};
 use crate::runtime::{Backoff, Clock, Shutdown};
 use crate::store::{MarkState, MigrateError, Store, StoreError, Timeline};
 
@@ -62,6 +63,9 @@ pub enum MarkError {
         /// The system's error.
         error: io::Error,
     },
+    /// The journal could not be read.
+    #[error(transparent)]
+    Journal(#[from] JournalError),
     /// It has a mark below the checkpoint.
     #[error(
         "the database is older than the journal in {}: it has the events below position {has}, and those below \
@@ -79,9 +83,10 @@ pub enum MarkError {
     },
     /// It has no mark.
     #[error(
-        "the database knows nothing of the journal in {}, whose events below position {stored} were stored: it is \
-         new, another one, or an older backup. Correct DATABASE_URL or DATA_DIR; or run `hookgate journal replay` to \
-         store what the journal still has, or start once with `hookgate serve --accept-older-store` to go on without",
+        "the database knows nothing of the journal in {}, which has events (stored below position {stored}): it is \
+         new, another one, or an older backup. Correct DATABASE_URL or DATA_DIR; or, if it is the right one, run \
+         `hookgate journal replay --yes` to store what the journal still has, or start once with \
+         `hookgate serve --accept-older-store` to go on without",
         journal.display()
     )]
     Unknown {
@@ -101,6 +106,22 @@ pub(super) fn copy_file(from: &Path, to: &Path) -> io::Result<()> {
     }
 }
 
+/// Whether the store knows the journal in the data directory, or need not: there is none, or it holds no event that
+/// counts, of which `waits` tells. Reads only, also from a store that is not migrated; a server may have the journal open.
+pub(super) async fn is_of_journal(
+    config: &StoreConfig,
+    store: &Store,
+    waits: bool,
+) -> Result<bool, MarkError> {
+    let Some(mark) = StoredMark::of_directory(config, waits)? else { return Ok(true) };
+    match mark.check(store).await {
+        // An older backup does.
+        Ok(()) | Err(MarkError::Behind { .. }) => Ok(true),
+        Err(MarkError::Unknown { .. }) => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
 impl MarkError {
     /// Whether the store is away for a while, or the disk of the data directory has no space.
     pub(super) fn is_store_away(&self) -> bool {
@@ -108,7 +129,7 @@ impl MarkError {
             Self::Store(error) => error.is_away(),
             Self::Migrate(error) => error.is_away(),
             Self::File { error, .. } => storage::is_no_space(error),
-            Self::Behind { .. } | Self::Unknown { .. } => false,
+            Self::Journal(_) | Self::Behind { .. } | Self::Unknown { .. } => false,
         }
     }
 }
@@ -126,6 +147,8 @@ pub(super) struct StoredMark {
     journal_id: u64,
     /// The journal's checkpoint at the start.
     stored_below: Seq,
+    /// Whether events were stored, or wait: in another database they would be those of other organisations.
+    has_events: bool,
     data_dir: PathBuf,
     /// Whether an older store is accepted.
     accept_older: bool,
@@ -141,19 +164,38 @@ impl StoredMark {
         data_dir: &Path,
         journal_id: u64,
         stored_below: Seq,
+        has_events: bool,
         accept_older: bool,
     ) -> Self {
         let committed = Arc::new(AtomicU64::new(stored_below.get()));
         let (data_dir, timeline) = (data_dir.to_owned(), Arc::default());
-        Self { journal_id, stored_below, data_dir, accept_older, committed, timeline }
+        Self { journal_id, stored_below, has_events, data_dir, accept_older, committed, timeline }
+    }
+
+    /// The mark of the journal in the data directory, which a server may have open; `None` where there is none.
+    pub(super) fn of_directory(
+        config: &StoreConfig,
+        waits: bool,
+    ) -> Result<Option<Self>, JournalError> {
+        match storage::journal_extent(config) {
+            Ok(JournalExtent { id, stored_below, .. }) => {
+                let has_events = waits || stored_below > 1;
+                let stored_below = Seq::new(stored_below);
+                Ok(Some(Self::new(&config.data_dir, id, stored_below, has_events, false)))
+            }
+            Err(JournalError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
     }
 
     /// Fails when the store lacks events. Reads only, also from a store that is not migrated.
     pub(super) async fn check(&self, store: &Store) -> Result<(), MarkError> {
-        let stored = self.stored_below.get();
-        if stored <= 1 {
+        if !self.has_events {
             return Ok(());
         }
+        let stored = self.stored_below.get();
         let has = if store.has_journal_marks().await? {
             store.system().journal_mark(self.journal_id).await?
         } else {

@@ -51,7 +51,7 @@ pub struct StoreConfig {
     /// all decrypt; unset: secrets are stored unencrypted
     #[arg(long, env = "SECRETS_KEY", hide_env_values = true, value_name = "KEYS", value_parser = SecretsKeysParser)]
     pub secrets_key: Option<SecretsKeys>,
-    /// Do not ask: use a database that holds tables of something else, too, and revert migrations
+    /// Do not ask: use a database that holds tables of something else, or knows nothing of the journal, and revert migrations
     #[arg(long)]
     pub yes: bool,
 }

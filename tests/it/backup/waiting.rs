@@ -134,10 +134,12 @@ async fn replay_into_another_database(database: Database) {
     let ids = stop_with_a_backlog(&database, data.path(), 7).await;
     let other = Database::postgres().await;
     let replay = ["journal", "replay"];
-    let replayed = run_json(data.path(), &other, &replay).await;
+    wrong_database_is_not_migrated(data.path(), &other).await;
+    let anyhow = ["journal", "replay", "--yes"];
+    let replayed = run_json(data.path(), &other, &anyhow).await;
     assert_eq!(counts(&replayed), (7, Some(0), Some(false)), "{replayed}");
     assert_eq!(replayed["of_unknown_orgs"], ids.len(), "{replayed}");
-    for arguments in [&replay[..], &["journal", "replay", "--dry-run"]] {
+    for arguments in [&anyhow[..], &["journal", "replay", "--dry-run"]] {
         let told = run(data.path(), &other, arguments).await;
         let told = String::from_utf8_lossy(&told.stdout).into_owned();
         assert!(told.contains("Keep DATA_DIR") && told.contains("--skip-unknown-orgs"), "{told}");
@@ -149,10 +151,86 @@ async fn replay_into_another_database(database: Database) {
     assert_eq!(counts(&replayed), (7, Some(7), Some(true)), "{replayed}");
     assert_eq!(database.events(data.path()).await, ids);
     // Whoever says so gives them up.
-    let skipping = [&replay[..], &["--skip-unknown-orgs"]].concat();
+    let skipping = [&anyhow[..], &["--skip-unknown-orgs"]].concat();
     let replayed = run_json(data.path(), &other, &skipping).await;
     assert_eq!((&replayed["missing"], &replayed["complete"]), (&0.into(), &true.into()));
     Binary::start(data.path(), &other.settings()).await.stop().await;
+}
+
+/// Neither one that is new, nor that of another Hookgate, of a version before; nor somebody else's.
+async fn wrong_database_is_not_migrated(data_dir: &Path, other: &Database) {
+    let refused = async |database: &Database, arguments: &[&str], why: &str| {
+        let said = run(data_dir, database, arguments).await;
+        let err = String::from_utf8_lossy(&said.stderr).into_owned();
+        let told = format!("{}{err}", String::from_utf8_lossy(&said.stdout));
+        assert!(!said.status.success() && told.contains(why), "{arguments:?}: {told}");
+    };
+    let (is_another, is_foreign) =
+        ("knows nothing of the journal", "holds tables of something else");
+    let commands: [&[&str]; 6] = [
+        &["journal", "replay"],
+        &["journal", "replay", "--dry-run"],
+        &["migrate", "up"],
+        &["org", "create", "--name", "a"],
+        &["key", "create", "--operator", "--name", "a"],
+        &["doctor"],
+    ];
+    let missing = async || {
+        let status = run_json(data_dir, other, &["migrate", "status"]).await;
+        let all = status.as_array().unwrap();
+        all.iter().filter(|step| step["applied"] == false).count()
+    };
+    let of_new = missing().await;
+    for arguments in commands {
+        refused(other, arguments, is_another).await;
+    }
+    assert_eq!(missing().await, of_new);
+    for arguments in [["migrate", "up", "--yes"], ["migrate", "down", "--yes"]] {
+        assert!(run(data_dir, other, &arguments).await.status.success());
+    }
+    for arguments in commands {
+        refused(other, arguments, is_another).await;
+    }
+    assert_eq!(missing().await, 1);
+    let foreign = Database::postgres().await;
+    foreign.change(data_dir, "CREATE TABLE theirs (id int)").await;
+    for arguments in commands {
+        refused(&foreign, arguments, is_foreign).await;
+    }
+}
+
+/// Its first organisation has the id of ours.
+#[tokio::test(flavor = "multi_thread")]
+async fn database_of_another_server_gets_no_events_by_a_start_or_a_replay() {
+    let theirs = Database::postgres().await;
+    let elsewhere = crate::support::temporary::directory();
+    Binary::start(elsewhere.path(), &theirs.settings()).await.stop().await;
+
+    // Nothing was stored yet when the server ended.
+    let data = crate::support::temporary::directory();
+    let settings = [("SHUTDOWN_TIMEOUT", "1s")];
+    let mut server = Binary::start(data.path(), &settings).await;
+    let (key, _) = server.first_keys().await;
+    let url = format!("{}/api/org", server.base_url);
+    let known = crate::support::client().get(url).header("x-api-key", &key).send().await.unwrap();
+    assert_eq!(known.status(), 200, "the key is known from then on");
+    let lock = Lock::take(&Database::Sqlite, data.path()).await;
+    let mut ids = post_waiting(&server, &key, 3).await;
+    server.stop().await;
+    lock.release().await;
+
+    let (status, log) = Binary::fail_to_start(data.path(), &theirs.settings()).await;
+    let log = log.concat();
+    assert!(!status.success() && log.contains("knows nothing of the journal"), "{log}");
+    let replay = ["journal", "replay"];
+    let said = run(data.path(), &theirs, &replay).await;
+    let err = String::from_utf8_lossy(&said.stderr).into_owned();
+    assert!(!said.status.success() && err.contains("knows nothing of the journal"), "{err}");
+    assert_eq!(theirs.events(data.path()).await, Vec::<String>::new());
+    let replayed = run_json(data.path(), &Database::Sqlite, &replay).await;
+    assert_eq!(counts(&replayed), (3, Some(3), Some(true)), "{replayed}");
+    ids.sort_unstable();
+    assert_eq!(Database::Sqlite.events(data.path()).await, ids);
 }
 
 #[tokio::test(flavor = "multi_thread")]
