@@ -5,7 +5,7 @@
 //!
 //! # Which database
 //! A wrong one is told before it is changed, as by the start of a server. The schema is made or migrated only in a
-//! database that is empty or Hookgate's, and that knows the journal in the data directory if events of it were stored:
+//! database that is empty or Hookgate's, and that knows the journal in the data directory if that has events:
 //! by `migrate up`, `journal replay`, and the commands that set a store up. A replay stores nothing in a database that
 //! does not know the journal, whatever its schema. `--yes` does it in any. Every other command refuses a store without
 //! the schema of this version.
@@ -86,7 +86,7 @@ pub async fn open_for_replay(config: &StoreConfig) -> Result<Subsystems, AdminEr
     let migrated = async {
         if !config.yes {
             store.require_own_tables().await?;
-            require_mark(&store, config, true).await?;
+            require_mark(&store, config).await?;
         }
         migrate(&store, config).await
     };
@@ -162,11 +162,11 @@ async fn require_ours(store: &Store, config: &StoreConfig) -> Result<(), AdminEr
     if is_migrated(store).await? {
         return Ok(());
     }
-    require_mark(store, config, false).await
+    require_mark(store, config).await
 }
 
-async fn require_mark(store: &Store, config: &StoreConfig, waits: bool) -> Result<(), AdminError> {
-    if stored_mark::is_of_journal(config, store, waits).await? {
+async fn require_mark(store: &Store, config: &StoreConfig) -> Result<(), AdminError> {
+    if stored_mark::is_of_journal(config, store).await? {
         return Ok(());
     }
     Err(AdminError::OtherJournal(config.data_dir.clone()))

@@ -202,7 +202,7 @@ async fn require_right_one(config: &Config, store: &Store) -> Result<(), AppErro
         store.require_own_tables().await?;
     }
     // What cannot be read of the journal is told with the journal.
-    let Ok(Some(mark)) = StoredMark::of_directory(&config.store, false) else { return Ok(()) };
+    let Ok(Some(mark)) = StoredMark::of_directory(&config.store) else { return Ok(()) };
     match mark.check(store).await {
         Err(_) if config.journal.accept_older_store => Ok(()),
         checked => Ok(checked?),

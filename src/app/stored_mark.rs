@@ -106,14 +106,10 @@ pub(super) fn copy_file(from: &Path, to: &Path) -> io::Result<()> {
     }
 }
 
-/// Whether the store knows the journal in the data directory, or need not: there is none, or it holds no event that
-/// counts, of which `waits` tells. Reads only, also from a store that is not migrated; a server may have the journal open.
-pub(super) async fn is_of_journal(
-    config: &StoreConfig,
-    store: &Store,
-    waits: bool,
-) -> Result<bool, MarkError> {
-    let Some(mark) = StoredMark::of_directory(config, waits)? else { return Ok(true) };
+/// Whether the store knows the journal in the data directory, or need not: there is none, or it never had an event.
+/// Reads only, also from a store that is not migrated; a server may have the journal open.
+pub(super) async fn is_of_journal(config: &StoreConfig, store: &Store) -> Result<bool, MarkError> {
+    let Some(mark) = StoredMark::of_directory(config)? else { return Ok(true) };
     match mark.check(store).await {
         // An older backup does.
         Ok(()) | Err(MarkError::Behind { .. }) => Ok(true),
@@ -173,13 +169,11 @@ impl StoredMark {
     }
 
     /// The mark of the journal in the data directory, which a server may have open; `None` where there is none.
-    pub(super) fn of_directory(
-        config: &StoreConfig,
-        waits: bool,
-    ) -> Result<Option<Self>, JournalError> {
+    pub(super) fn of_directory(config: &StoreConfig) -> Result<Option<Self>, JournalError> {
         match storage::journal_extent(config) {
-            Ok(JournalExtent { id, stored_below, .. }) => {
-                let has_events = waits || stored_below > 1;
+            Ok(JournalExtent { id, stored_below, segments, .. }) => {
+                // The first event makes the first segment.
+                let has_events = stored_below > 1 || segments > 0;
                 let stored_below = Seq::new(stored_below);
                 Ok(Some(Self::new(&config.data_dir, id, stored_below, has_events, false)))
             }

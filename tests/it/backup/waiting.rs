@@ -223,9 +223,12 @@ async fn database_of_another_server_gets_no_events_by_a_start_or_a_replay() {
     let log = log.concat();
     assert!(!status.success() && log.contains("knows nothing of the journal"), "{log}");
     let replay = ["journal", "replay"];
-    let said = run(data.path(), &theirs, &replay).await;
-    let err = String::from_utf8_lossy(&said.stderr).into_owned();
-    assert!(!said.status.success() && err.contains("knows nothing of the journal"), "{err}");
+    let new = Database::postgres().await;
+    for (database, command) in [(&theirs, replay), (&new, replay), (&new, ["migrate", "up"])] {
+        let said = run(data.path(), database, &command).await;
+        let err = String::from_utf8_lossy(&said.stderr).into_owned();
+        assert!(!said.status.success() && err.contains("knows nothing of the journal"), "{err}");
+    }
     assert_eq!(theirs.events(data.path()).await, Vec::<String>::new());
     let replayed = run_json(data.path(), &Database::Sqlite, &replay).await;
     assert_eq!(counts(&replayed), (3, Some(3), Some(true)), "{replayed}");
