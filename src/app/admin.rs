@@ -66,6 +66,7 @@ pub enum AdminError {
 
 /// Opens the store, created if there is none, and brings its schema up to date.
 pub async fn open(config: &StoreConfig) -> Result<Subsystems, AdminError> {
+    require_expected_file(config)?;
     let store = open_unmigrated(config).await?;
     match migrate(&store, config).await {
         Ok(_) => with_clock(store).await,
@@ -141,6 +142,7 @@ pub async fn open_with_keys(config: &StoreConfig) -> Result<Subsystems, AdminErr
 
 /// Applies the missing migrations and returns their number.
 pub async fn migrate_up(config: &StoreConfig) -> Result<usize, AdminError> {
+    require_expected_file(config)?;
     let store = open_unmigrated(config).await?;
     let applied = migrate(&store, config).await;
     store.close().await;
@@ -163,6 +165,15 @@ async fn require_ours(store: &Store, config: &StoreConfig) -> Result<(), AdminEr
         return Ok(());
     }
     require_mark(store, config).await
+}
+
+/// Fails before a SQLite file is made beside a journal that has events in another one.
+fn require_expected_file(config: &StoreConfig) -> Result<(), AdminError> {
+    let is_missing = missing_file(config).is_some() && !config.yes;
+    if is_missing && stored_mark::is_marked_elsewhere(config)? {
+        return Err(AdminError::OtherJournal(config.data_dir.clone()));
+    }
+    Ok(())
 }
 
 async fn require_mark(store: &Store, config: &StoreConfig) -> Result<(), AdminError> {

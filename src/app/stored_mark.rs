@@ -118,6 +118,14 @@ pub(super) async fn is_of_journal(config: &StoreConfig, store: &Store) -> Result
     }
 }
 
+/// Whether the journal in the data directory has events, and some store its mark: a new one is not that.
+pub(super) fn is_marked_elsewhere(config: &StoreConfig) -> Result<bool, MarkError> {
+    match StoredMark::of_directory(config)? {
+        Some(mark) => Ok(mark.has_events && mark.is_marked()?),
+        None => Ok(false),
+    }
+}
+
 impl MarkError {
     /// Whether the store is away for a while, or the disk of the data directory has no space.
     pub(super) fn is_store_away(&self) -> bool {

@@ -234,6 +234,12 @@ async fn database_of_another_server_gets_no_events_by_a_start_or_a_replay() {
     assert_eq!(counts(&replayed), (3, Some(3), Some(true)), "{replayed}");
     ids.sort_unstable();
     assert_eq!(Database::Sqlite.events(data.path()).await, ids);
+
+    // Nor is a new file made where one is missing.
+    let file = data.path().join("hookgate.db");
+    fs::rename(&file, data.path().join("elsewhere.db")).unwrap();
+    let create = run(data.path(), &Database::Sqlite, &["org", "create", "--name", "a"]).await;
+    assert!(!create.status.success() && !file.exists(), "{create:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
