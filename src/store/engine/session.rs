@@ -196,7 +196,7 @@ impl PgSession {
             self.run(end).await?;
         }
         if let Some(connection) = self.connection.take() {
-            tokio::spawn(give_back(connection));
+            Handle::current().spawn(give_back(connection));
         }
         Ok(())
     }
