@@ -101,14 +101,16 @@ impl Store {
         let since = planned_first.max(filter.since);
         let bounds = ListBounds { order: page.order, since, until: filter.until };
         let mut selection = Selection { org, filter, planned, types: Types::All, bounds };
-        let after = bounds.start(page.after);
+        let mut after = bounds.start(page.after);
         let mut look_back = self.look_back(org, bounds.order, after.at, bounds.last()).await?;
+        let (limit, mut rows) = (page.limit as usize, Vec::new());
         loop {
             let (far, types) = (look_back.next(), filter.event_type.as_ref());
             selection.types = self.types_of_deliveries(org, types, (far, after)).await?;
-            let (rows, examined_to) = self.union(&selection, far, after, page.limit).await?;
-            let is_full = rows.len() > page.limit as usize;
-            if is_full || examined_to.is_some() || look_back.is_at_its_end() {
+            let missing = limit + 1 - rows.len();
+            let (more, examined_to) = self.union(&selection, far, after, missing).await?;
+            rows.extend(more);
+            if rows.len() > limit || examined_to.is_some() || look_back.is_at_its_end() {
                 let mut page = Page::from_rows(rows, page.limit, position);
                 page.next_cursor = page.next_cursor.or(examined_to);
                 page.data
@@ -116,6 +118,7 @@ impl Store {
                 let Page { data, next_cursor } = page;
                 return Ok(Page { data: self.with_event_types(org, data).await?, next_cursor });
             }
+            after = look_back.behind();
         }
     }
 
@@ -125,20 +128,19 @@ impl Store {
         Ok(received.into_iter().map(Timestamp::floor_ms).collect())
     }
 
-    /// The rows of a page and one more, if there are so many, each with the time of its event; and the last row that
-    /// was examined, when more follow.
+    /// So many rows, each with the time of its event; and the last row that was examined, when more follow.
     async fn union(
         &self,
         selection: &Selection<'_>,
         far: Timestamp,
         after: Cursor,
-        limit: u32,
+        wanted: usize,
     ) -> Result<(Vec<(Delivery, Timestamp)>, Option<Cursor>)> {
         if matches!(&selection.types, Types::Keys(keys) if keys.is_empty()) {
             return Ok((Vec::new(), None));
         }
         let (dialect, status) = (self.engine.dialect(), selection.filter.status);
-        let (mut selects, mut args) = (Vec::new(), args![after.at, after.id, i64::from(limit) + 1]);
+        let (mut selects, mut args) = (Vec::new(), args![after.at, after.id, wanted]);
         let mut ends = Vec::new();
         let may_be_pending = status.is_none_or(|status| status == DeliveryStatus::Pending);
         let may_be_finished = status != Some(DeliveryStatus::Pending);

@@ -1,15 +1,17 @@
 //! How far a page of a list looks.
 //!
 //! PostgreSQL opens every day's partition that a statement may need, and plans it: with a year of days that takes far
-//! longer than reading a page. So a page reads the first days of its list, and more of them only while it is not full.
+//! longer than reading a page. So a page reads the first days of its list, and those behind them only while it is not full.
 //! SQLite has one table, of which nothing is opened in vain.
 
 use std::time::Duration;
 
+use uuid::Uuid;
+
 use super::engine::{Dialect, Row, args};
 use super::page::{END_OF_TIME, START_OF_TIME};
 use super::{Result, Store};
-use crate::domain::{ListOrder, OrgId, Timestamp};
+use crate::domain::{Cursor, ListOrder, OrgId, Timestamp};
 
 /// The first span of time that a page reads, and how much longer the next one is.
 const SPAN: Duration = Duration::from_hours(48);
@@ -17,8 +19,8 @@ const SPAN_FACTOR: u32 = 8;
 /// How much a server's clock may be behind the one that wrote when an organisation was created.
 const CLOCK_SKEW: Duration = Duration::from_hours(24);
 
-/// The spans that a page reads, one after the other, each of which includes the one before. All begin where the page
-/// does; each is told by its far end, in the order of the list.
+/// The spans that a page reads, one after the other. The first begins where the page does, each other one behind the one
+/// before, so that no day is planned twice; each is told by its far end, in the order of the list.
 #[derive(Debug)]
 pub(super) struct LookBack {
     order: ListOrder,
@@ -54,6 +56,14 @@ impl LookBack {
         };
         self.span = self.span.saturating_mul(SPAN_FACTOR);
         self.end
+    }
+
+    /// The position behind the last span, where the next one begins.
+    pub(super) const fn behind(&self) -> Cursor {
+        match self.order {
+            ListOrder::NewestFirst => Cursor { at: self.end, id: Uuid::nil() },
+            ListOrder::OldestFirst => Cursor { at: self.end, id: Uuid::max() },
+        }
     }
 
     /// Whether the last span reached the last row that may be listed.
@@ -128,6 +138,17 @@ mod tests {
         assert_eq!(spans(newest_first), [398, 382, 254, 7]);
         let oldest_first = LookBack::in_spans(ListOrder::OldestFirst, day(7), day(4_000), day(400));
         assert_eq!(spans(oldest_first), [9, 25, 153, 4_000]);
+    }
+
+    #[test]
+    fn span_begins_behind_the_one_before() {
+        for (order, id) in
+            [(ListOrder::NewestFirst, Uuid::nil()), (ListOrder::OldestFirst, Uuid::max())]
+        {
+            let mut look_back = LookBack::in_spans(order, day(100), day(100), day(400));
+            let end = look_back.next();
+            assert_eq!(look_back.behind(), Cursor { at: end, id });
+        }
     }
 
     #[test]

@@ -103,25 +103,25 @@ impl Store {
         let bounds = ListBounds { order: request.order, since: None, until: None };
         let after = bounds.start(request.after);
         let sql = format!("{select} {}", OrderSql::of(bounds.order).page(at));
-        self.page_of(sql, at, (after, request.limit), args, read).await
+        // One row more than the page shows proves that more follow.
+        let wanted = (after, request.limit as usize + 1);
+        let items = self.items(sql, at, wanted, args, read).await?;
+        Ok(Page::from_rows(items, request.limit, |(cursor, _)| *cursor).map(|(_, item)| item))
     }
 
-    /// Reads a page by a whole SELECT.
-    pub(super) async fn page_of<T>(
+    /// Reads so many rows of a list by a whole SELECT, each with its position.
+    pub(super) async fn items<T>(
         &self,
         sql: String,
         at: &str,
-        (after, limit): (Cursor, u32),
+        (after, wanted): (Cursor, usize),
         args: Args<'_>,
         read: impl Fn(&Row) -> Result<T>,
-    ) -> Result<Page<T>> {
-        // One row more than the page shows proves that more follow.
-        let mut all_args = args![after.at, after.id, i64::from(limit) + 1];
+    ) -> Result<Vec<(Cursor, T)>> {
+        let mut all_args = args![after.at, after.id, wanted];
         all_args.extend(args);
-        let rows = self.engine.all(sql, all_args).await?;
-        let item = |row| Ok((Cursor { at: Row::get(row, at)?, id: row.get("id")? }, read(row)?));
-        let items = rows.iter().map(item).collect::<Result<_>>()?;
-        Ok(Page::from_rows(items, limit, |(cursor, _)| *cursor).map(|(_, item)| item))
+        let item = |row: &Row| Ok((Cursor { at: row.get(at)?, id: row.get("id")? }, read(row)?));
+        self.engine.list(sql, all_args, item).await
     }
 }
 

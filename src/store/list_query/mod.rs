@@ -159,7 +159,7 @@ impl<'a> ListQuery<'a> {
         page: PageRequest,
         read: impl Fn(&Row) -> Result<T>,
     ) -> Result<Page<T>> {
-        let after = self.bounds.start(page.after);
+        let mut after = self.bounds.start(page.after);
         let mut look_back = if self.listed.by_day {
             store.look_back(self.org_id, self.bounds.order, after.at, self.bounds.last()).await?
         } else {
@@ -169,19 +169,23 @@ impl<'a> ListQuery<'a> {
             };
             LookBack::whole(self.bounds.order, self.bounds.last().unwrap_or(end))
         };
+        // One row more than the page shows proves that more follow.
+        let wanted = page.limit as usize + 1;
+        let mut items = Vec::new();
         loop {
-            let (far, at) = (look_back.next(), self.listed.at);
-            let found = match self.clone().select(store, columns, far, after).await? {
-                Some(Selected { sql, args, examined_to }) => {
-                    let Page { data, next_cursor } =
-                        store.page_of(sql, at, (after, page.limit), args, &read).await?;
-                    Page { data, next_cursor: next_cursor.or(examined_to) }
-                }
-                None => Page { data: Vec::new(), next_cursor: None },
-            };
-            if found.next_cursor.is_some() || look_back.is_at_its_end() {
-                return Ok(found);
+            let mut examined_to = None;
+            let selected = self.clone().select(store, columns, look_back.next(), after).await?;
+            if let Some(Selected { sql, args, examined_to: end }) = selected {
+                let missing = (after, wanted - items.len());
+                items.extend(store.items(sql, self.listed.at, missing, args, &read).await?);
+                examined_to = end;
             }
+            if items.len() >= wanted || examined_to.is_some() || look_back.is_at_its_end() {
+                let page = Page::from_rows(items, page.limit, |(cursor, _)| *cursor);
+                let next_cursor = page.next_cursor.or(examined_to);
+                return Ok(Page { next_cursor, ..page.map(|(_, item)| item) });
+            }
+            after = look_back.behind();
         }
     }
 

@@ -3,12 +3,13 @@
 use std::time::Duration;
 
 use hookgate::domain::{
-    Actor, DeliveryFilter, Event, EventFilter, EventId, EventTypeFilter, OrgId, PageRequest,
+    Actor, DeliveryFilter, DeliveryStatus, Event, EventFilter, EventId, EventTypeFilter, OrgId, PageRequest,
     Timestamp,
 };
 use hookgate::store::Store;
 use uuid::Uuid;
 
+use super::event_filters::ORDERS;
 use super::fixtures::{
     FIRST_PAGE, add_endpoint, add_org, at, named_event, persist, some_event, walk,
 };
@@ -312,6 +313,45 @@ async fn lists_open_the_latest_days_alone_while_they_fill_a_page() {
     };
     assert!(!read(FIRST_PAGE, 100).await, "{filter:?} opens {old}");
     assert!(read(PageRequest::first(500), 301).await);
+}
+
+#[tokio::test]
+async fn list_that_finds_nothing_plans_each_day_once() {
+    let subject = Subject::postgres().await;
+    let org = add_org(&subject).await;
+    let now = subject.count("SELECT (extract(epoch FROM now()) * 1000000)::bigint").await;
+    let now = Timestamp::from_micros(now);
+    let long_ago = now.minus(Duration::from_hours(24 * 40));
+    for weeks in 0..7 {
+        let then = long_ago.plus(Duration::from_hours(24 * 7 * weeks));
+        subject.store.system().maintain(then.min(now)).await.unwrap();
+    }
+    let events = [some_event(org, "a.a", long_ago), some_event(org, "a.a", now)];
+    persist(&subject, &events, now).await;
+    let partitions = "SELECT count(*) FROM pg_inherits WHERE inhparent = 'events'::regclass";
+    let partitions = usize::try_from(subject.count(partitions).await).unwrap();
+    assert!(partitions > 40, "{partitions}");
+    // The day at the end of a span may be that at the beginning of the next one.
+    let scans_max = partitions + 2;
+    for order in ORDERS {
+        let page = PageRequest { order, ..FIRST_PAGE };
+        let of_events = plans(&subject, async |store| {
+            let filter = EventFilter { user_id: Some("none".to_owned()), ..Default::default() };
+            assert_eq!(store.events(org, &filter, page).await.unwrap().data, []);
+        });
+        let of_deliveries = plans(&subject, async |store| {
+            let status = Some(DeliveryStatus::Cancelled);
+            let filter = DeliveryFilter { status, ..DeliveryFilter::default() };
+            assert_eq!(store.deliveries(org, &filter, page).await.unwrap().data.len(), 0);
+        });
+        for plans in [of_events.await, of_deliveries.await] {
+            let of_days = |plan: &String| {
+                plan.lines().filter(|line| line.contains("Scan") && line.contains("_p2")).count()
+            };
+            let scans: usize = plans.iter().map(of_days).sum();
+            assert!((40..=scans_max).contains(&scans), "{scans} of {partitions}: {plans:?}");
+        }
+    }
 }
 
 /// The name of the partition of events for a time.
