@@ -46,6 +46,8 @@ const IS_READ: &str = "p.kind = 'pull' AND p.disabled_reason IS NULL AND p.remov
 
 /// Types with a prefix that one look for events goes through.
 const TYPES_LOOKED_AT_MAX: usize = 1_000;
+/// Events of any type that are looked at for a prefix with more types, those that have waited longest.
+const EVENTS_LOOKED_AT_MAX: usize = 1_000;
 
 /// What a consumer asks for.
 #[derive(Clone, Copy, Debug)]
@@ -120,6 +122,8 @@ enum Rows {
     OfType,
     /// Those of types with a prefix, type by type: what is in flight of one is not walked on the way to the next.
     OfPrefix,
+    /// Those of a prefix with more types than are looked at, among the events that have waited longest.
+    OfManyTypes,
     /// One of an ordered inbox that was planned before it was ordered, unless another one is in flight.
     BeforeOrdered,
     /// The oldest of an ordered inbox, unless another one is in flight.
@@ -289,7 +293,7 @@ fn rows_to_read(request: ReceiveRequest<'_>) -> &'static [Rows] {
     match (request.inbox.ordered, request.event_type) {
         (true, _) => &[Rows::BeforeOrdered, Rows::Head],
         (false, Some(EventTypeFilter::Exact(_))) => &[Rows::OfType],
-        (false, Some(EventTypeFilter::Prefix(_))) => &[Rows::OfPrefix],
+        (false, Some(EventTypeFilter::Prefix(_))) => &[Rows::OfPrefix, Rows::OfManyTypes],
         (false, Some(EventTypeFilter::All) | None) => &[Rows::Unordered],
     }
 }
@@ -348,6 +352,17 @@ fn types_of_inbox(dialect: Dialect, (from, end): (&str, &str)) -> String {
              FROM types WHERE types.event_type IS NOT NULL AND number < {TYPES_LOOKED_AT_MAX}
          )
          SELECT event_type FROM types WHERE event_type IS NOT NULL"
+    )
+}
+
+/// The condition that the inbox `$1` has more types than are looked at from one parameter on and before another, and
+/// that a row's type is one of them.
+fn of_many_types(dialect: Dialect, (from, end): (&str, &str)) -> String {
+    let column = dialect.bytewise("d.event_type");
+    let types = types_of_inbox(dialect, (from, end));
+    format!(
+        "(SELECT count(*) FROM ({types}) t) >= {TYPES_LOOKED_AT_MAX}
+         AND d.event_type IS NOT NULL AND {column} >= {from} AND {column} < {end}"
     )
 }
 

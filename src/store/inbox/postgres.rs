@@ -4,8 +4,8 @@ use sqlx::AssertSqlSafe;
 
 use super::counts::count;
 use super::{
-    IS_READ, InboxSettle, Leased, ReceiveRequest, Rows, SettledRow, none_in_flight, of_type,
-    rows_to_read, type_args, types_of_inbox,
+    EVENTS_LOOKED_AT_MAX, IS_READ, InboxSettle, Leased, ReceiveRequest, Rows, SettledRow,
+    none_in_flight, of_many_types, of_type, rows_to_read, type_args, types_of_inbox,
 };
 use crate::domain::{OrgId, Timestamp};
 use crate::store::engine::{
@@ -21,12 +21,17 @@ pub(super) async fn lease(
     org: OrgId,
     request: ReceiveRequest<'_>,
 ) -> Result<Vec<Leased>> {
-    if let [rows] = rows_to_read(request) {
-        let (sql, args) = lease_statement(org, request, *rows);
-        let mut statement = Tx::Postgres(own.for_statement().await?);
-        let leased = statement.list(sql, args, Leased::read).await?;
-        statement.commit().await?;
-        return Ok(leased);
+    if !request.inbox.ordered {
+        for rows in rows_to_read(request) {
+            let (sql, args) = lease_statement(org, request, *rows);
+            let mut statement = Tx::Postgres(own.for_statement().await?);
+            let leased = statement.list(sql, args, Leased::read).await?;
+            statement.commit().await?;
+            if !leased.is_empty() {
+                return Ok(leased);
+            }
+        }
+        return Ok(Vec::new());
     }
     // One consumer at a time decides which event is next, and reads once it has the lock.
     let mut tx = engine.begin().await?;
@@ -66,7 +71,7 @@ fn lease_statement(org: OrgId, request: ReceiveRequest<'_>, rows: Rows) -> (Stri
         lease.token.uuid(),
         inbox.settings.max_receives(),
     ];
-    if matches!(rows, Rows::OfType | Rows::OfPrefix) {
+    if matches!(rows, Rows::OfType | Rows::OfPrefix | Rows::OfManyTypes) {
         args.extend(type_args(event_type).into_iter().map(Value::from));
     }
     let found = match rows {
@@ -92,6 +97,21 @@ fn lease_statement(org: OrgId, request: ReceiveRequest<'_>, rows: Rows) -> (Stri
              LIMIT $4",
             types_of_inbox(Dialect::Postgres, ("$9", "$10")),
             of_type(Dialect::Postgres, "t.event_type"),
+        ),
+        Rows::OfManyTypes => format!(
+            "SELECT d.* FROM (
+                 SELECT d.org_id, d.created_at, d.id FROM (
+                     SELECT d.org_id, d.created_at, d.id, d.event_type, d.due_at
+                     FROM pending_deliveries d
+                     WHERE d.lease_token IS NULL AND d.endpoint_id = p.id AND d.ordered = false
+                       AND d.due_at <= $3
+                     ORDER BY d.due_at LIMIT {EVENTS_LOOKED_AT_MAX}
+                 ) d
+                 WHERE {} ORDER BY d.due_at LIMIT $4
+             ) k
+             CROSS JOIN LATERAL ({KEY} AND d.org_id = k.org_id AND d.created_at = k.created_at
+                                 AND d.id = k.id FOR UPDATE SKIP LOCKED) d",
+            of_many_types(Dialect::Postgres, ("$9", "$10")),
         ),
         // The lock on the endpoint keeps other consumers out, but not those who settle.
         Rows::Head => format!(

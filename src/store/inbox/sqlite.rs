@@ -7,8 +7,8 @@ use sqlx::Arguments;
 
 use super::counts::count;
 use super::{
-    IS_READ, InboxSettle, Leased, ReceiveRequest, Rows, SettledRow, none_in_flight, of_type,
-    rows_to_read, type_args, types_of_inbox,
+    EVENTS_LOOKED_AT_MAX, IS_READ, InboxSettle, Leased, ReceiveRequest, Rows, SettledRow,
+    none_in_flight, of_many_types, of_type, rows_to_read, type_args, types_of_inbox,
 };
 use crate::domain::{OrgId, Timestamp};
 use crate::store::engine::{Args, Dialect, Engine, MultiRow, Row, Script, Value, args};
@@ -73,7 +73,7 @@ fn candidates(
     const COLUMNS: &str = "d.id, d.event_id, d.event_received_at, d.payload_bytes, d.attempts,
                            d.due_at AS was_due_at";
     let mut args = args![request.inbox.id, org, request.now, events_max];
-    if matches!(rows, Rows::OfType | Rows::OfPrefix) {
+    if matches!(rows, Rows::OfType | Rows::OfPrefix | Rows::OfManyTypes) {
         args.extend(type_args(request.event_type).into_iter().map(Value::from));
     }
     let of_inbox = format!("p.id = $1 AND p.org_id = $2 AND {IS_READ}");
@@ -106,6 +106,18 @@ fn candidates(
             types_of_inbox(Dialect::Sqlite, ("$5", "$6")),
             claims::pending(Dialect::Sqlite, "d", "pending_inbox_types"),
             of_type(Dialect::Sqlite, "t.event_type"),
+        ),
+        Rows::OfManyTypes => format!(
+            "SELECT {COLUMNS} FROM endpoints p CROSS JOIN (
+                 SELECT * FROM {}
+                 WHERE d.endpoint_id = $1 AND d.lease_token IS NULL AND d.ordered = 0
+                   AND d.due_at <= $3
+                 ORDER BY d.due_at LIMIT {EVENTS_LOOKED_AT_MAX}
+             ) d
+             WHERE {of_inbox} AND (p.cancel_before IS NULL OR d.created_at > p.cancel_before) AND {}
+             ORDER BY d.due_at LIMIT $4",
+            claims::pending(Dialect::Sqlite, "d", "pending_claims"),
+            of_many_types(Dialect::Sqlite, ("$5", "$6")),
         ),
         Rows::Head => format!(
             "SELECT {COLUMNS} FROM endpoints p, {}

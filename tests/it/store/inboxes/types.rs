@@ -6,7 +6,11 @@ use hookgate::store::ReceiveRequest;
 use super::super::fixtures::{add_org, at, persist, some_event};
 use super::{Subject, add_inbox, on_both, receive_max, request};
 
-on_both!(types_are_chosen_exactly_or_by_prefix, prefix_passes_over_what_is_in_flight);
+on_both!(
+    types_are_chosen_exactly_or_by_prefix,
+    prefix_passes_over_what_is_in_flight,
+    prefix_with_very_many_types_goes_on_behind_those_in_flight,
+);
 
 async fn types_are_chosen_exactly_or_by_prefix(subject: &Subject) {
     let org = add_org(subject).await;
@@ -54,4 +58,36 @@ async fn prefix_passes_over_what_is_in_flight(subject: &Subject) {
         .iter()
         .find_map(|plan| plan.rsplit_once("instructions: ")?.1.trim().parse::<u32>().ok());
     assert!(instructions.is_none_or(|instructions| instructions < HIDDEN), "{instructions:?}");
+}
+
+/// A look goes through a thousand types. While something of each is in flight, those behind them come by their age.
+async fn prefix_with_very_many_types_goes_on_behind_those_in_flight(subject: &Subject) {
+    const TYPES: i64 = 1_100;
+    let org = add_org(subject).await;
+    let inbox = add_inbox(subject, org, |_| ()).await;
+    let event = |number| some_event(org, &format!("a.{number:04}"), at(number));
+    let events: Vec<_> = (0..TYPES).map(event).collect();
+    for events in events.chunks(500) {
+        persist(subject, events, at(0)).await;
+    }
+    persist(subject, &[some_event(org, "b", at(0))], at(0)).await;
+    let filter: EventTypeFilter = "a.*".parse().unwrap();
+    let receive = async |events_max: u32| {
+        let request = request(&inbox, at(2 * TYPES));
+        let request = ReceiveRequest {
+            event_type: Some(&filter),
+            events_max,
+            bytes_max: usize::MAX >> 1,
+            ..request
+        };
+        let received = subject.store.receive(org, request).await.unwrap().events;
+        let types = received.iter().map(|one| one.event.event_type.as_str().to_owned());
+        types.collect::<Vec<_>>()
+    };
+    let first = receive(2_000).await;
+    assert_eq!((first.len(), first.last().unwrap().as_str()), (1_000, "a.0999"));
+    assert_eq!(receive(2).await, ["a.1000", "a.1001"]);
+    let rest = receive(2_000).await;
+    assert_eq!((rest.len(), rest[0].as_str()), (98, "a.1002"));
+    assert_eq!(receive(2_000).await.len(), 0);
 }
