@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use hookgate::domain::{
-    Actor, DeliveryFilter, DeliveryStatus, Event, EventFilter, EventId, EventTypeFilter, OrgId, PageRequest,
-    Timestamp,
+    Actor, DeliveryFilter, DeliveryStatus, Event, EventFilter, EventId, EventTypeFilter, OrgId,
+    PageRequest, Timestamp,
 };
 use hookgate::store::Store;
 use uuid::Uuid;
