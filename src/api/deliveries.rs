@@ -40,7 +40,7 @@ pub async fn list(
             merged(lists, page, position)
         }
     };
-    subsystems.add_local_holds(&mut page.data);
+    subsystems.add_local_holds(reach.org(), &mut page.data);
     Ok(page)
 }
 
@@ -81,7 +81,7 @@ pub async fn one(
     let (reach, store) = (reach.into(), &subsystems.store);
     let org = reach.org();
     let mut delivery = found(subsystems, &reach, id).await?;
-    subsystems.add_local_holds(slice::from_mut(&mut delivery));
+    subsystems.add_local_holds(org, slice::from_mut(&mut delivery));
     let attempts = store.attempts(org, id).await?;
     let (event, endpoint) = if attempts.is_empty() {
         (None, None)
@@ -139,7 +139,7 @@ async fn queued(
 ) -> Result<Option<Delivery>, Refusal> {
     let Some(mut found) = subsystems.store.delivery(org, id).await? else { return Ok(None) };
     let is_leased = found.held_by == Some(HeldBy::InFlight);
-    subsystems.add_local_holds(slice::from_mut(&mut found));
+    subsystems.add_local_holds(org, slice::from_mut(&mut found));
     Ok((is_leased && found.held_by.is_none()).then_some(found))
 }
 

@@ -70,7 +70,7 @@ pub async fn one(
     let newest = PageRequest::first(DELIVERIES_SHOWN_MAX);
     let deliveries = if reach.account().is_none() {
         let mut page = subsystems.store.deliveries_of_event(&event, newest).await?;
-        subsystems.add_local_holds(&mut page.data);
+        subsystems.add_local_holds(org, &mut page.data);
         page
     } else {
         let filter = DeliveryFilter { event_id: Some(id), ..DeliveryFilter::default() };

@@ -55,8 +55,8 @@ impl Subsystems {
     }
 
     /// Adds what this server alone knows: that a delivery waits here for a slot, without an attempt in flight, and that
-    /// nothing is sent to its endpoint for now.
-    pub(super) fn add_local_holds(&self, deliveries: &mut [Delivery]) {
+    /// nothing is sent to its endpoint for now, or that it cannot be read.
+    pub(super) fn add_local_holds(&self, org: OrgId, deliveries: &mut [Delivery]) {
         let Some(server) = &self.server else { return };
         let queued = server.delivery.queued(deliveries);
         let is_pending = |delivery: &&mut Delivery| delivery.status == DeliveryStatus::Pending;
@@ -64,8 +64,13 @@ impl Subsystems {
             if queued.contains(&delivery.id) {
                 delivery.held_by = None;
             }
-            let is_held = delivery.held_by.is_some();
-            if !is_held && server.delivery.paused_until(delivery.endpoint_id).is_some() {
+            if delivery.held_by.is_some() {
+                continue;
+            }
+            let endpoint = delivery.endpoint_id;
+            if server.delivery.is_unreadable(org, endpoint) {
+                delivery.held_by = Some(HeldBy::Unreadable);
+            } else if server.delivery.paused_until(endpoint).is_some() {
                 delivery.held_by = Some(HeldBy::Paused);
             }
         }

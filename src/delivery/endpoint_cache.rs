@@ -13,7 +13,7 @@ use moka::ops::compute::Op;
 use moka::{Entry, Expiry};
 
 use crate::delivery::metrics::DeliveryMetrics;
-use crate::domain::{Endpoint, OrgId};
+use crate::domain::{Endpoint, EndpointId, OrgId};
 use crate::store::{EndpointsSince, OrgEndpoints, Result, Store};
 use crate::telemetry::OrgLines;
 
@@ -144,6 +144,14 @@ impl EndpointCache {
     /// Counts an endpoint whose row or deliveries could not be read, or an organisation whose endpoints could not.
     pub(super) fn note_unreadable(&self) {
         self.metrics.hookgate_endpoints_unreadable_total.inc();
+    }
+
+    /// Whether an endpoint could not be read when its organisation's were.
+    pub(super) fn is_unreadable(&self, org: OrgId, endpoint: EndpointId) -> bool {
+        let is_it = |endpoints: Arc<OrgEndpoints>| {
+            endpoints.unreadable.iter().any(|unreadable| unreadable.id == endpoint)
+        };
+        self.by_org.get(&org).is_some_and(is_it)
     }
 
     /// Whether the endpoints of an organisation are cached.

@@ -56,6 +56,11 @@ impl DeliveryHandle {
         Some(self.dispatch.timestamp_of(until))
     }
 
+    /// Whether the endpoint cannot be read from the store, as far as this server knows.
+    pub fn is_unreadable(&self, org: OrgId, endpoint: EndpointId) -> bool {
+        self.dispatch.cache().is_unreadable(org, endpoint)
+    }
+
     /// Those of some leased deliveries that wait here for a slot: no attempt at them is in flight.
     pub fn queued(&self, deliveries: &[Delivery]) -> HashSet<DeliveryId> {
         let leased = deliveries.iter().filter(|one| one.held_by == Some(HeldBy::InFlight));

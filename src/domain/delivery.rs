@@ -127,6 +127,8 @@ pub enum HeldBy {
     InFlight,
     /// Its endpoint is paused by the circuit breaker of this server.
     Paused,
+    /// Its endpoint cannot be read from the database, which operators are told.
+    Unreadable,
 }
 
 /// An attempt in the list of an endpoint's attempts.

@@ -15,7 +15,7 @@ use super::endpoint_versions::next_version;
 use super::engine::{Dialect, Row, Tx, args};
 use super::maintenance::MissingDays;
 use super::page::END_OF_TIME;
-use super::{AuditRecord, Result, Store, System, audit};
+use super::{AuditRecord, Result, Store, StoreError, System, audit};
 use crate::domain::{Actor, EndpointId, OrgId, Timestamp};
 
 /// Deliveries that are cancelled at most before a caller gets its answer.
@@ -111,8 +111,12 @@ impl Store {
     ) -> Result<bool> {
         let mut tx = self.engine.begin().await?;
         let version = next_version(&mut tx, org).await?;
-        if let Some((endpoint, _)) = self.locked_endpoint(&mut tx, org, id).await? {
-            self.require(&endpoint.revision())?;
+        match self.locked_endpoint(&mut tx, org, id).await {
+            Ok(Some((endpoint, _))) => self.require(&endpoint.revision())?,
+            Ok(None) => {}
+            // What cannot be read may be removed, but not on the condition that it is as it was.
+            Err(StoreError::Corrupt(_)) if self.precondition.is_none() => {}
+            Err(error) => return Err(error),
         }
         let sql = "UPDATE endpoints
                    SET removed_at = $3, cancel_before = $3, disabled_reason = $4, suspended = false,

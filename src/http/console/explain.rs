@@ -109,6 +109,9 @@ pub(super) fn state(status: DeliveryStatus, held_by: Option<HeldBy>) -> &'static
         (DeliveryStatus::Pending, Some(HeldBy::Paused)) => {
             "It waits, since its endpoint keeps failing and is paused for a while. A retry is sent at once."
         }
+        (DeliveryStatus::Pending, Some(HeldBy::Unreadable)) => {
+            "It waits, since its endpoint cannot be read from the database. The operators of this server are told."
+        }
         (DeliveryStatus::Pending, None) => "It waits for its next attempt.",
         (DeliveryStatus::Delivered, _) => "The receiver took it.",
         (DeliveryStatus::Dead, _) => "It was given up. Replay it once the receiver is well.",

@@ -8,6 +8,8 @@ use hookgate::auth::issue_key;
 use hookgate::domain::{Actor, EndpointChange, EndpointId, Org, OrgId, Role};
 use reqwest::Method;
 use serde_json::{Value, json};
+use sqlx::ConnectOptions;
+use sqlx::sqlite::SqliteConnectOptions;
 
 use crate::support::answer::{Answer as HttpAnswer, answer, json as json_body};
 use crate::support::app::{START, TestApp};
@@ -274,4 +276,26 @@ async fn pending_deliveries_are_counted_to_ten_thousand() {
     assert_eq!(counted().await, 10_000);
     server.store_event(tenant.org_id, "a", "2").await;
     assert_eq!(counted().await, "10000+");
+}
+
+#[tokio::test]
+async fn delivery_to_an_endpoint_that_cannot_be_read_says_so_and_the_endpoint_can_be_removed() {
+    let live = Live::start().await;
+    let endpoint = live.endpoint(json!({})).await;
+    let mut file =
+        SqliteConnectOptions::new().filename(live.app.database()).connect().await.unwrap();
+    let damage = "UPDATE endpoints SET retry_schedule = 'nonsense'";
+    sqlx::raw_sql(damage).execute(&mut file).await.unwrap();
+    live.post_event().await;
+    until("its delivery waits for the endpoint", async || {
+        let newest = live.deliveries().await.first().cloned().unwrap_or_default();
+        newest["held_by"] == "unreadable" && newest["attempt_count"] == 0
+    })
+    .await;
+    live.ask(Method::DELETE, &endpoint, None).await.expect(204);
+    until("its delivery is cancelled", async || {
+        live.deliveries().await[0]["status"] == "cancelled"
+    })
+    .await;
+    assert_eq!(live.paths(), [""; 0]);
 }
