@@ -18,6 +18,7 @@ mod read_connection;
 mod read_pool;
 mod replica;
 mod row;
+mod row_sink;
 mod session;
 mod split;
 mod sqlite;
@@ -34,12 +35,14 @@ use std::sync::Arc;
 use sqlx::{AssertSqlSafe, SqlSafeStr, SqlStr};
 
 use super::{Result, StoreError};
+use row_sink::Fold;
 
 pub(crate) use dialect::Dialect;
 pub(crate) use multi_row::{MultiRow, ROWS_MAX};
 pub(crate) use postgres::{PostgresEngine, column, timestamptz};
 pub use query_plan::QueryPlans;
 pub(crate) use row::Row;
+pub(crate) use row_sink::RowSink;
 pub(crate) use session::{PgSession, answered};
 pub use split::ConnectionSplit;
 pub(crate) use split::Workload;
@@ -194,7 +197,27 @@ impl Engine {
 
     /// Reads every row that a SELECT finds, outside of a transaction.
     pub(crate) async fn all(&self, sql: impl Into<Sql>, args: Args<'_>) -> Result<Vec<Row>> {
-        let sql = sql_str(sql.into());
+        let mut rows = Vec::new();
+        self.read(sql.into(), args, &mut rows).await?;
+        Ok(rows)
+    }
+
+    /// Sums up the rows that a SELECT finds, outside of a transaction. With the connections of reads, only some are in
+    /// memory at a time, however many there are.
+    pub(crate) async fn fold<T: Clone + Send>(
+        &self,
+        sql: impl Into<Sql>,
+        args: Args<'_>,
+        initial: T,
+        add: impl FnMut(&mut T, &Row) -> Result<()> + Send,
+    ) -> Result<T> {
+        let mut fold = Fold::new(initial, add);
+        self.read(sql.into(), args, &mut fold).await?;
+        Ok(fold.sum)
+    }
+
+    async fn read(&self, sql: Sql, args: Args<'_>, sink: &mut dyn RowSink) -> Result<()> {
+        let sql = sql_str(sql);
         let (Self::Sqlite(SqliteEngine { reads, plans, .. })
         | Self::Postgres(PostgresEngine { reads, plans, .. })) = self;
         if let Some(plans) = plans {
@@ -202,12 +225,17 @@ impl Engine {
         }
         match (self, reads) {
             (Self::Postgres(PostgresEngine { replica: Some(replica), .. }), Some(_)) => {
-                Box::pin(replica.all(sql, args)).await
+                Box::pin(replica.read(sql, args, sink)).await
             }
             // Boxed, so that the futures of all other reads stay small.
-            (_, Some(reads)) => Box::pin(reads.all(sql, args)).await,
-            (Self::Sqlite(engine), None) => statement::all_sqlite(&engine.readers, sql, args).await,
-            (Self::Postgres(engine), None) => Box::pin(engine.read(sql, args)).await,
+            (_, Some(reads)) => Box::pin(reads.read(sql, args, sink)).await,
+            (Self::Sqlite(engine), None) => {
+                statement::read_sqlite(&engine.readers, sql, args, sink).await
+            }
+            (Self::Postgres(engine), None) => {
+                let rows = Box::pin(engine.read(sql, args)).await?;
+                rows.into_iter().try_for_each(|row| sink.take(row))
+            }
         }
     }
 

@@ -9,7 +9,7 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
 use sqlx::{AssertSqlSafe, ConnectOptions, Connection, SqlStr};
 
 use super::session::SessionSetup;
-use super::{Args, Row, statement};
+use super::{Args, RowSink, statement};
 use crate::runtime::Stopwatch;
 use crate::store::Result;
 
@@ -83,21 +83,25 @@ impl ReadConnection {
         }
     }
 
-    /// Reads every row that a SELECT finds.
-    pub(super) async fn all(&mut self, sql: SqlStr, args: Args<'_>) -> Result<Vec<Row>> {
+    /// Reads the rows that a SELECT finds, one by one.
+    pub(super) async fn read(
+        &mut self,
+        sql: SqlStr,
+        args: Args<'_>,
+        sink: &mut dyn RowSink,
+    ) -> Result<()> {
         match &mut self.engine {
             EngineConnection::Sqlite { connection, .. } => {
-                statement::all_sqlite(connection, sql, args).await
+                statement::read_sqlite(connection, sql, args, sink).await
             }
             EngineConnection::Postgres { connection, setup, .. } => {
                 if setup.is_prepared {
-                    return statement::all_on(connection, sql, args, true).await;
+                    return statement::read_postgres(connection, sql, args, true, sink).await;
                 }
                 let begin = AssertSqlSafe(Arc::clone(&setup.begin));
                 let mut tx = connection.begin_with(begin).await?;
-                let rows = statement::all_on(&mut tx, sql, args, false).await?;
-                tx.commit().await?;
-                Ok(rows)
+                statement::read_postgres(&mut tx, sql, args, false, sink).await?;
+                Ok(tx.commit().await?)
             }
         }
     }

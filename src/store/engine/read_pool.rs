@@ -26,7 +26,7 @@ use tokio::time::timeout;
 use super::pool_use::PoolUse;
 use super::read_connection::ReadConnection;
 use super::session::{PgSession, SessionSetup};
-use super::{Args, Row};
+use super::{Args, RowSink};
 use crate::runtime::Stopwatch;
 use crate::store::metrics::ReadEnd;
 use crate::store::{Result, StoreError, StoreMetrics, error};
@@ -97,8 +97,13 @@ impl ReadPool {
         })
     }
 
-    /// Reads every row that a SELECT finds.
-    pub(crate) async fn all(self: &Arc<Self>, sql: SqlStr, args: Args<'_>) -> Result<Vec<Row>> {
+    /// Reads the rows that a SELECT finds, one by one.
+    pub(crate) async fn read(
+        self: &Arc<Self>,
+        sql: SqlStr,
+        args: Args<'_>,
+        sink: &mut dyn RowSink,
+    ) -> Result<()> {
         let since = Stopwatch::start();
         let permits = Arc::clone(&self.permits).acquire_owned();
         let permit = timeout(self.time_limit, permits)
@@ -110,7 +115,7 @@ impl ReadPool {
         let (pool, permit) = (Arc::clone(self), Some(permit));
         let mut leased = Leased { pool, connection, permit, busy: false, timed_out: false };
         let left = self.time_limit.saturating_sub(since.elapsed());
-        let read = timeout(left, leased.read(&sql, &args)).await;
+        let read = timeout(left, leased.read(&sql, &args, sink)).await;
         match read {
             Ok(Err(error)) if error.is_query_cancelled() => {}
             Ok(read) => return read,
@@ -192,10 +197,10 @@ impl ReadPool {
 
 impl Leased {
     /// Runs a statement, and again while its connection is lost.
-    async fn read(&mut self, sql: &SqlStr, args: &Args<'_>) -> Result<Vec<Row>> {
+    async fn read(&mut self, sql: &SqlStr, args: &Args<'_>, sink: &mut dyn RowSink) -> Result<()> {
         let mut pauses = REPEAT_PAUSES.into_iter();
         loop {
-            let error = match self.read_once(sql, args).await {
+            let error = match self.read_once(sql, args, sink).await {
                 Err(error) if error.is_lost_connection() => error,
                 read => return read,
             };
@@ -203,19 +208,26 @@ impl Leased {
             let Some(pause) = pauses.next() else { return Err(error) };
             tracing::debug!(%error, ?pause, "repeating a read that lost its connection");
             self.pool.metrics.hookgate_reads_repeated_total.inc();
+            sink.restart();
             tokio::time::sleep(pause).await;
         }
     }
 
-    async fn read_once(&mut self, sql: &SqlStr, args: &Args<'_>) -> Result<Vec<Row>> {
+    async fn read_once(
+        &mut self,
+        sql: &SqlStr,
+        args: &Args<'_>,
+        sink: &mut dyn RowSink,
+    ) -> Result<()> {
         let connection = match &mut self.connection {
             Some(connection) => connection,
             missing => missing.insert(self.pool.connect().await?),
         };
         self.busy = true;
-        let rows = connection.all(sql.clone(), args.clone()).await;
-        self.busy = false;
-        rows
+        let read = connection.read(sql.clone(), args.clone(), sink).await;
+        // What cannot be read leaves the rest of the rows behind.
+        self.busy = matches!(read, Err(StoreError::Corrupt(_)));
+        read
     }
 }
 

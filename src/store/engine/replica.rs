@@ -19,7 +19,7 @@ use tokio::time::timeout;
 
 use super::read_pool::ReadPool;
 use super::session::PgSession;
-use super::{Args, Row};
+use super::{Args, RowSink};
 use crate::store::error::PlainError;
 use crate::store::{Result, StoreError, StoreMetrics};
 
@@ -58,10 +58,15 @@ impl Replica {
         Arc::new(Self { reads, primary, options, primary_keys, lag_max, keeps_up, metrics })
     }
 
-    /// Reads every row that a SELECT finds.
-    pub(super) async fn all(&self, sql: SqlStr, args: Args<'_>) -> Result<Vec<Row>> {
+    /// Reads the rows that a SELECT finds, one by one.
+    pub(super) async fn read(
+        &self,
+        sql: SqlStr,
+        args: Args<'_>,
+        sink: &mut dyn RowSink,
+    ) -> Result<()> {
         if self.keeps_up.load(Ordering::Relaxed) {
-            match self.reads.all(sql.clone(), args.clone()).await {
+            match self.reads.read(sql.clone(), args.clone(), sink).await {
                 Err(error) if !matches!(error, StoreError::ReadTimedOut) => {
                     tracing::debug!(%error, "a read failed on the replica; the primary gets it");
                     if error.is_connection() {
@@ -72,7 +77,8 @@ impl Replica {
             }
         }
         self.metrics.hookgate_replica_fallbacks_total.inc();
-        self.primary.all(sql, args).await
+        sink.restart();
+        self.primary.read(sql, args, sink).await
     }
 
     /// Closes its connections.

@@ -78,6 +78,8 @@ const WAL_READERS_TIMEOUT: Duration = Duration::from_millis(250);
 
 /// Rows buffered between the connection's thread and its caller.
 const ROWS_BUFFERED: usize = 512;
+/// The same of reads: a row of counts takes up to half a megabyte.
+const READ_ROWS_BUFFERED: usize = 32;
 
 impl SqliteEngine {
     /// A file that is opened, and created when missing, once it is needed. Creates its directory. Does not migrate.
@@ -114,7 +116,8 @@ impl SqliteEngine {
             shared.clone().synchronous(SqliteSynchronous::Full).busy_timeout(WAL_READERS_TIMEOUT);
         let read_only = shared.read_only(true);
         let lazy = |connections, options| pool(connections, config).connect_lazy_with(options);
-        let source = ReadSource::Sqlite(Box::new(read_only.clone()));
+        let of_reads = read_only.clone().row_buffer_size(READ_ROWS_BUFFERED);
+        let source = ReadSource::Sqlite(Box::new(of_reads));
         let pools = Pools {
             general: lazy(split.general, read_only.clone()),
             keys: lazy(split.keys, read_only.clone()),

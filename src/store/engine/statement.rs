@@ -1,10 +1,11 @@
 //! Runs one statement on a connection of either engine.
 
+use futures_util::TryStreamExt;
 use sqlx::postgres::PgArguments;
 use sqlx::sqlite::SqliteArguments;
 use sqlx::{PgConnection, SqlStr, SqliteExecutor};
 
-use super::{Args, PgSession, Row, answered};
+use super::{Args, PgSession, Row, RowSink, answered};
 use crate::store::Result;
 
 /// Runs a statement and returns how many rows it changed.
@@ -24,8 +25,23 @@ pub(super) async fn all_sqlite(
     sql: SqlStr,
     args: Args<'_>,
 ) -> Result<Vec<Row>> {
-    let rows = sqlx::query_with(sql, for_sqlite(args)?).fetch_all(on).await?;
-    Ok(rows.into_iter().map(Row::Sqlite).collect())
+    let mut rows = Vec::new();
+    read_sqlite(on, sql, args, &mut rows).await?;
+    Ok(rows)
+}
+
+/// Reads the rows that a statement answers with, one by one.
+pub(super) async fn read_sqlite(
+    on: impl SqliteExecutor<'_>,
+    sql: SqlStr,
+    args: Args<'_>,
+    sink: &mut dyn RowSink,
+) -> Result<()> {
+    let mut rows = sqlx::query_with(sql, for_sqlite(args)?).fetch(on);
+    while let Some(row) = rows.try_next().await? {
+        sink.take(Row::Sqlite(row))?;
+    }
+    Ok(())
 }
 
 /// Reads every row that a statement answers with.
@@ -40,16 +56,20 @@ pub(super) async fn all_postgres(
     Ok(rows.into_iter().map(Row::Postgres).collect())
 }
 
-/// The same on a connection, where the statement is prepared under a name or not.
-pub(super) async fn all_on(
+/// Reads the rows that a statement answers with, one by one. It is prepared under a name or not.
+pub(super) async fn read_postgres(
     connection: &mut PgConnection,
     sql: SqlStr,
     args: Args<'_>,
     is_prepared: bool,
-) -> Result<Vec<Row>> {
+    sink: &mut dyn RowSink,
+) -> Result<()> {
     let query = sqlx::query_with(sql, for_postgres(args)?).persistent(is_prepared);
-    let rows = query.fetch_all(connection).await?;
-    Ok(rows.into_iter().map(Row::Postgres).collect())
+    let mut rows = query.fetch(connection);
+    while let Some(row) = rows.try_next().await? {
+        sink.take(Row::Postgres(row))?;
+    }
+    Ok(())
 }
 
 /// The parameters of a statement for SQLite.

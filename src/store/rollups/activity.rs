@@ -1,6 +1,6 @@
 //! Lists of what was seen: accounts, most recently active first, and event types by name.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::DELTAS_READ_MAX;
 use super::delta::{DeltaRecord, read_records};
@@ -11,7 +11,7 @@ use crate::domain::{LabelCursor, LabelPage, OrgId, Timestamp};
 use crate::store::engine::{Row, args};
 use crate::store::{Result, Store};
 
-/// Accounts that a sample is drawn from at most: those that were active last.
+/// Accounts that a sample is drawn from at most: those that were active last, or fewer and some that are not folded yet.
 pub const ACCOUNTS_SAMPLED_FROM: u32 = 1_000;
 
 /// An account.
@@ -41,6 +41,9 @@ pub struct EventTypeRow {
     /// Its events.
     pub count: EventCount,
 }
+
+/// What was seen of types, by their names.
+type ActivityByType = BTreeMap<String, Activity>;
 
 impl Activity {
     fn read(row: &Row) -> Result<Self> {
@@ -79,8 +82,8 @@ impl Store {
         }))
     }
 
-    /// The ids of an organisation's accounts that were active last, [`ACCOUNTS_SAMPLED_FROM`] at most, and of those
-    /// that are not folded yet.
+    /// The ids of an organisation's accounts that were active last, and of those that are not folded yet,
+    /// [`ACCOUNTS_SAMPLED_FROM`] of each at most.
     pub async fn recent_accounts(&self, org: OrgId) -> Result<Vec<String>> {
         let sql = "SELECT account_id, CAST(NULL AS bytea) AS body
                    FROM (SELECT account_id FROM accounts WHERE org_id = $1
@@ -88,17 +91,19 @@ impl Store {
                    UNION ALL
                    SELECT NULL, body
                    FROM (SELECT body FROM rollup_deltas WHERE org_id = $1 ORDER BY id LIMIT $3) d";
-        let mut found = std::collections::BTreeSet::new();
         let args = args![org, ACCOUNTS_SAMPLED_FROM, DELTAS_READ_MAX];
-        for row in self.engine.all(sql, args).await? {
+        let add = |found: &mut BTreeSet<String>, row: &Row| {
             found.extend(row.get_opt::<String>("account_id")?);
             let body = row.get_opt::<Vec<u8>>("body")?.unwrap_or_default();
             read_records(&body, |record| {
-                if let DeltaRecord::Event(event) = record {
+                if let DeltaRecord::Event(event) = record
+                    && found.len() < 2 * ACCOUNTS_SAMPLED_FROM as usize
+                {
                     found.extend(event.account_id.map(str::to_owned));
                 }
-            })?;
-        }
+            })
+        };
+        let found = self.engine.fold(sql, args, BTreeSet::new(), add).await?;
         Ok(found.into_iter().collect())
     }
 
@@ -117,27 +122,26 @@ impl Store {
                    SELECT NULL, NULL, NULL, NULL, NULL, body
                    FROM (SELECT body FROM rollup_deltas WHERE org_id = $1 ORDER BY id LIMIT $4) d";
         let after = after.unwrap_or_default();
-        let mut found = BTreeMap::<String, Activity>::new();
-        let mut new = BTreeMap::<String, Activity>::new();
         let args = args![org, after, limit + 1, DELTAS_READ_MAX];
-        let mut deltas = 0;
-        for row in self.engine.all(sql, args).await? {
+        let add = |(found, new, deltas): &mut (ActivityByType, ActivityByType, usize),
+                   row: &Row| {
             if let Some(event_type) = row.get_opt("event_type")? {
-                found.insert(event_type, Activity::read(&row)?);
-                continue;
+                found.insert(event_type, Activity::read(row)?);
+                return Ok(());
             }
-            deltas += 1;
+            *deltas += 1;
             read_records(&row.get::<Vec<u8>>("body")?, |record| {
                 if let DeltaRecord::Event(event) = record
                     && event.event_type > after
                 {
-                    let once = Activity::once(&event);
-                    new.entry(event.event_type.to_owned())
-                        .and_modify(|activity| activity.merge(&once))
-                        .or_insert(once);
+                    add_type(new, event.event_type, &Activity::once(&event), limit as usize + 1);
                 }
-            })?;
-        }
+            })
+        };
+        let (mut found, new, deltas) = self
+            .engine
+            .fold(sql, args, (ActivityByType::new(), ActivityByType::new(), 0), add)
+            .await?;
         // Those behind the rows that were read may have rows of their own.
         let last =
             if found.len() > limit as usize { found.keys().next_back().cloned() } else { None };
@@ -160,5 +164,39 @@ impl Store {
             LabelCursor::new(0, row.event_type.as_str())
         });
         Ok(GroupPage { page, is_behind: deltas >= DELTAS_READ_MAX })
+    }
+}
+
+/// Adds the activity of a type to those of the first `max` types by name: the others are on further pages.
+fn add_type(types: &mut ActivityByType, event_type: &str, activity: &Activity, max: usize) {
+    if let Some(known) = types.get_mut(event_type) {
+        return known.merge(activity);
+    }
+    if types.len() >= max {
+        if types.last_key_value().is_some_and(|(last, _)| event_type > last.as_str()) {
+            return;
+        }
+        types.pop_last();
+    }
+    types.insert(event_type.to_owned(), *activity);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn first_types_by_name_are_held_alone_in_whichever_order_they_come() {
+        let mut types = ActivityByType::new();
+        let at = Timestamp::from_micros(0);
+        let count = EventCount { events: 1, bytes: 2 };
+        let once = Activity { first_seen: at, last_seen: at, count };
+        for number in (0..100).rev().chain(0..100) {
+            add_type(&mut types, &format!("t{number:02}"), &once, 3);
+            assert!(types.len() <= 3);
+        }
+        let events: Vec<_> =
+            types.iter().map(|(name, activity)| (name.as_str(), activity.count.events)).collect();
+        assert_eq!(events, [("t00", 2), ("t01", 2), ("t02", 2)]);
     }
 }

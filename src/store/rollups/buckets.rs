@@ -98,12 +98,24 @@ impl MetricsScope {
 }
 
 /// What a page is put together from.
+#[derive(Clone)]
 struct BucketReading<'a> {
     scope: &'a MetricsScope,
     unit: BucketUnit,
-    /// What is read: of the window, the part that the page covers.
-    span: MinuteSpan,
+    window: MinuteSpan,
+    /// The newest buckets, one more than the page shows: what is older is on another page.
     buckets: BTreeMap<i64, TimeBucket>,
+    buckets_max: usize,
+    events: HoursRead,
+    outcomes: HoursRead,
+    deltas: usize,
+}
+
+/// The hours that were read from a table, newest first.
+#[derive(Clone, Copy)]
+struct HoursRead {
+    rows: u32,
+    oldest: i64,
 }
 
 impl Store {
@@ -127,43 +139,17 @@ impl Store {
             BucketUnit::Hour => HOURS_PER_TYPE_PAGE.max(limit + 1),
             BucketUnit::Day => 24 * (limit + 1),
         };
-        let rows = self.bucket_rows(scope, unit, span, rows_max).await?;
-        let from = complete_from(&rows, rows_max)?.max(span.from);
-        let mut reading = BucketReading {
-            scope,
-            unit,
-            span: MinuteSpan { from, ..span },
-            buckets: BTreeMap::new(),
-        };
-        let mut deltas = 0;
-        for row in &rows {
-            match row.get::<String>("part")?.as_str() {
-                "events" => {
-                    reading.add_events(row)?;
-                    reading.add_type_outcomes(row)?;
-                }
-                "outcomes" => reading.add_outcomes(row)?,
-                _ => {
-                    deltas += 1;
-                    let labels: Option<Vec<u8>> = row.get_opt("minutes")?;
-                    let body: Vec<u8> = row.get("totals")?;
-                    read_labelled(&body, labels.as_deref(), |delta, labels| {
-                        reading.add_delta(&delta, labels);
-                    })?;
-                }
-            }
-        }
-        let is_behind = deltas >= DELTAS_READ_MAX;
-        Ok(BucketPage { is_behind, ..reading.page(span, limit) })
+        let reading = self.read_buckets(scope, unit, span, (limit, rows_max)).await?;
+        Ok(reading.page(limit, rows_max))
     }
 
-    async fn bucket_rows(
+    async fn read_buckets<'a>(
         &self,
-        scope: &MetricsScope,
+        scope: &'a MetricsScope,
         unit: BucketUnit,
         span: MinuteSpan,
-        rows_max: u32,
-    ) -> Result<Vec<Row>> {
+        (limit, rows_max): (u32, u32),
+    ) -> Result<BucketReading<'a>> {
         let of_org = if scope.org.is_some() { "org_id = $1" } else { "true" };
         let sql = format!(
             "SELECT 'events' AS part, hour, events, bytes,
@@ -202,33 +188,75 @@ impl Store {
             DELTAS_READ_MAX,
             by_minute,
         ];
-        self.engine.all(sql, args).await
+        let initial = BucketReading::new(scope, unit, span, limit);
+        self.engine.fold(sql, args, initial, BucketReading::add_row).await
     }
 }
 
-/// From which minute on all hours were read: the last ones were cut off where there were too many.
-fn complete_from(rows: &[Row], rows_max: u32) -> Result<i64> {
-    let mut from = i64::MIN;
-    for part in ["events", "outcomes"] {
-        let (mut read, mut oldest) = (0, i64::MAX);
-        for row in rows {
-            if row.get::<String>("part")? == part {
-                read += 1;
-                oldest = oldest.min(row.get("hour")?);
+impl HoursRead {
+    const NONE: Self = Self { rows: 0, oldest: i64::MAX };
+
+    fn add(&mut self, row: &Row) -> Result<()> {
+        self.rows += 1;
+        self.oldest = self.oldest.min(row.get("hour")?);
+        Ok(())
+    }
+
+    /// From which minute on all were read: the last ones were cut off where there were too many.
+    const fn complete_from(self, rows_max: u32) -> i64 {
+        if self.rows < rows_max { i64::MIN } else { self.oldest.saturating_mul(HOUR_MINUTES) }
+    }
+}
+
+impl<'a> BucketReading<'a> {
+    fn new(scope: &'a MetricsScope, unit: BucketUnit, window: MinuteSpan, limit: u32) -> Self {
+        Self {
+            scope,
+            unit,
+            window,
+            buckets: BTreeMap::new(),
+            buckets_max: limit as usize + 1,
+            events: HoursRead::NONE,
+            outcomes: HoursRead::NONE,
+            deltas: 0,
+        }
+    }
+
+    fn add_row(&mut self, row: &Row) -> Result<()> {
+        match row.get::<String>("part")?.as_str() {
+            "events" => {
+                self.events.add(row)?;
+                self.add_events(row)?;
+                self.add_type_outcomes(row)
+            }
+            "outcomes" => {
+                self.outcomes.add(row)?;
+                self.add_outcomes(row)
+            }
+            _ => {
+                self.deltas += 1;
+                let labels: Option<Vec<u8>> = row.get_opt("minutes")?;
+                let body: Vec<u8> = row.get("totals")?;
+                read_labelled(&body, labels.as_deref(), |delta, labels| {
+                    self.add_delta(&delta, labels);
+                })
             }
         }
-        if read >= rows_max {
-            from = from.max(oldest.saturating_mul(HOUR_MINUTES));
-        }
     }
-    Ok(from)
-}
 
-impl BucketReading<'_> {
-    /// The bucket of a minute, if the page covers it.
+    /// The bucket of a minute, if it is among the newest of the window.
     fn bucket(&mut self, minute: i64) -> Option<&mut TimeBucket> {
-        let is_covered = self.span.from <= minute && minute < self.span.until;
-        is_covered.then(|| self.buckets.entry(self.unit.start_of(minute)).or_default())
+        if minute < self.window.from || minute >= self.window.until {
+            return None;
+        }
+        let start = self.unit.start_of(minute);
+        if self.buckets.len() >= self.buckets_max && !self.buckets.contains_key(&start) {
+            if self.buckets.first_key_value().is_some_and(|(oldest, _)| start < *oldest) {
+                return None;
+            }
+            self.buckets.pop_first();
+        }
+        Some(self.buckets.entry(start).or_default())
     }
 
     fn add_events(&mut self, row: &Row) -> Result<()> {
@@ -310,21 +338,47 @@ impl BucketReading<'_> {
         }
     }
 
-    /// The page, of a window.
-    fn page(self, window: MinuteSpan, limit: u32) -> BucketPage {
-        let Self { scope: _, unit, span, buckets } = self;
-        // Where the hours were cut off, the bucket that began before is not complete.
-        let is_complete = |start: &i64| *start >= span.from || span.from == window.from;
+    /// The page.
+    fn page(self, limit: u32, rows_max: u32) -> BucketPage {
+        let Self { scope: _, unit, window, buckets, buckets_max: _, events, outcomes, deltas } =
+            self;
+        let cut_at = events.complete_from(rows_max).max(outcomes.complete_from(rows_max));
+        let from = cut_at.max(window.from);
+        // Where the hours were cut off, a bucket that began before is not complete.
+        let is_complete = |start: &i64| *start >= from || from == window.from;
         let mut found: Vec<_> =
             buckets.into_iter().rev().filter(|(start, _)| is_complete(start)).collect();
-        let mut next = (span.from > window.from).then(|| {
-            let oldest = unit.start_of(span.from);
-            if oldest < span.from { oldest + unit.minutes() } else { oldest }
+        let mut next = (from > window.from).then(|| {
+            let oldest = unit.start_of(from);
+            if oldest < from { oldest + unit.minutes() } else { oldest }
         });
         if found.len() > limit as usize {
             found.truncate(limit as usize);
             next = found.last().map(|(start, _)| *start);
         }
-        BucketPage { buckets: found, next, is_behind: false }
+        BucketPage { buckets: found, next, is_behind: deltas >= DELTAS_READ_MAX }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn newest_buckets_are_held_alone_in_whichever_order_they_come() {
+        let scope = MetricsScope { org: None, account_id: None, event_type: None };
+        let window = MinuteSpan { from: 0, until: 1_000 };
+        let mut reading = BucketReading::new(&scope, BucketUnit::Minute, window, 3);
+        let once = EventCount { events: 1, bytes: 2 };
+        for minute in (0..1_000).rev().chain(-5..1_005) {
+            if let Some(bucket) = reading.bucket(minute) {
+                bucket.count.add(once);
+            }
+            assert!(reading.buckets.len() <= 4);
+        }
+        let page = reading.page(3, 1);
+        let counts: Vec<_> =
+            page.buckets.iter().map(|(minute, bucket)| (*minute, bucket.count.events)).collect();
+        assert_eq!((counts, page.next), (vec![(999, 2), (998, 2), (997, 2)], Some(997)));
     }
 }

@@ -55,6 +55,9 @@ pub struct EndpointWindow {
     pub is_behind: bool,
 }
 
+/// The groups of a page, and how many deltas were added.
+type GroupSums<K, V> = (BTreeMap<K, V>, usize);
+
 /// The accounts of a page, the sums of the hours that are wholly in the window, those of its edges, and the outcomes of
 /// both.
 const ACCOUNT_GROUPS: &str = "WITH page AS MATERIALIZED (
@@ -101,14 +104,11 @@ impl Store {
             after.map_or((i64::MAX, "\u{10ffff}"), |after| (after.number, after.label.as_str()));
         let (first, last) = (span.hours().start, span.hours().end - 1);
         let args = args![org, hour, label, first, limit + 1, first, last, DELTAS_READ_MAX];
-        let mut groups = BTreeMap::<String, AccountGroup>::new();
-        let mut deltas = 0;
-        for row in self.engine.all(ACCOUNT_GROUPS, args).await? {
+        let add = |(groups, deltas): &mut GroupSums<String, AccountGroup>, row: &Row| {
             let part: String = row.get("part")?;
             if part == "delta" {
-                deltas += 1;
-                add_account_delta(&mut groups, &row, span)?;
-                continue;
+                *deltas += 1;
+                return add_account_delta(groups, row, span);
             }
             let (account_id, number): (String, i64) = (row.get("account_id")?, row.get("number")?);
             let of_account = groups.entry(account_id.clone()).or_insert_with(|| AccountGroup {
@@ -121,11 +121,14 @@ impl Store {
                 "sum" => of_account
                     .count
                     .add(EventCount { events: row.get("number")?, bytes: row.get("bytes")? }),
-                "edge" => of_account.count.add(edge_count(&row, span)?),
-                "outcomes" => add_type_outcomes(&mut of_account.deliveries, &row, span)?,
+                "edge" => of_account.count.add(edge_count(row, span)?),
+                "outcomes" => add_type_outcomes(&mut of_account.deliveries, row, span)?,
                 _ => {}
             }
-        }
+            Ok(())
+        };
+        let (groups, deltas) =
+            self.engine.fold(ACCOUNT_GROUPS, args, GroupSums::default(), add).await?;
         let mut rows: Vec<_> = groups.into_values().collect();
         rows.sort_by(|one, other| {
             let key = |group: &AccountGroup| (group.active_hour, group.account_id.clone());
@@ -169,24 +172,20 @@ impl Store {
         let after = after.map_or(Uuid::nil(), EndpointId::uuid);
         let args =
             args![org, after, limit + 1, hours.start, hours.end, first, last, DELTAS_READ_MAX];
-        let mut groups = BTreeMap::<Uuid, DeliveryCounts>::new();
-        let mut deltas = 0;
-        for row in self.engine.all(sql, args).await? {
+        let add = |(groups, deltas): &mut GroupSums<Uuid, DeliveryCounts>, row: &Row| {
             let part: String = row.get("part")?;
             if part == "delta" {
-                deltas += 1;
-                new_outcomes(&row, span, |endpoint, outcome| {
+                *deltas += 1;
+                return new_outcomes(row, span, |endpoint, outcome| {
                     if let Some(counts) = groups.get_mut(&endpoint.uuid()) {
                         counts.count(outcome);
                     }
-                })?;
-                continue;
+                });
             }
             let counts = groups.entry(row.get("id")?).or_default();
-            if part == "hour" {
-                add_delivery_hour(counts, &row, span)?;
-            }
-        }
+            if part == "hour" { add_delivery_hour(counts, row, span) } else { Ok(()) }
+        };
+        let (groups, deltas) = self.engine.fold(sql, args, GroupSums::default(), add).await?;
         let group =
             |(id, deliveries)| EndpointGroup { endpoint_id: EndpointId::from_uuid(id), deliveries };
         let rows = groups.into_iter().map(group).collect();
@@ -211,23 +210,24 @@ impl Store {
                    FROM (SELECT body FROM rollup_deltas WHERE org_id = $1 ORDER BY id LIMIT $5) d";
         let hours = longest.hours();
         let args = args![org, endpoint, hours.start, hours.end, DELTAS_READ_MAX];
-        let mut found = vec![DeliveryCounts::default(); windows.len()];
-        let mut deltas = 0;
-        for row in self.engine.all(sql, args).await? {
+        let initial = (vec![DeliveryCounts::default(); windows.len()], 0);
+        let add = |(found, deltas): &mut (Vec<DeliveryCounts>, usize), row: &Row| {
             let is_delta = row.get::<String>("part")? == "delta";
-            deltas += usize::from(is_delta);
+            *deltas += usize::from(is_delta);
             for (counts, window) in found.iter_mut().zip(windows) {
                 if is_delta {
-                    new_outcomes(&row, *window, |id, outcome| {
+                    new_outcomes(row, *window, |id, outcome| {
                         if id == endpoint {
                             counts.count(outcome);
                         }
                     })?;
                 } else if window.hours().contains(&row.get("hour")?) {
-                    add_delivery_hour(counts, &row, *window)?;
+                    add_delivery_hour(counts, row, *window)?;
                 }
             }
-        }
+            Ok(())
+        };
+        let (found, deltas) = self.engine.fold(sql, args, initial, add).await?;
         Ok(EndpointWindow { windows: found, is_behind: deltas >= DELTAS_READ_MAX })
     }
 }

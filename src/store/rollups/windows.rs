@@ -54,6 +54,7 @@ enum WindowParts {
 }
 
 /// What a window is put together from.
+#[derive(Clone)]
 struct WindowReading<'a> {
     account: &'a str,
     span: MinuteSpan,
@@ -102,21 +103,24 @@ impl Store {
             seen: None,
             is_behind: false,
         };
-        let mut reading = WindowReading { account, span, parts, window };
-        let mut deltas = 0;
-        for row in self.engine.all(SQL, args).await? {
-            match row.get::<String>("part")?.as_str() {
-                "account" => {
-                    let times = (row.get("first_seen")?, row.get("last_seen")?);
-                    merge(&mut reading.window.seen, times);
-                }
-                "hour" => reading.add_hour(&row)?,
-                _ => {
-                    deltas += 1;
-                    reading.add_delta(&row)?;
-                }
+        // Row by row: an hour takes up to half a megabyte.
+        let initial = (WindowReading { account, span, parts, window }, 0);
+        let add = |(reading, deltas): &mut (WindowReading<'_>, usize), row: &Row| match row
+            .get::<String>("part")?
+            .as_str()
+        {
+            "account" => {
+                let times = (row.get("first_seen")?, row.get("last_seen")?);
+                merge(&mut reading.window.seen, times);
+                Ok(())
             }
-        }
+            "hour" => reading.add_hour(row),
+            _ => {
+                *deltas += 1;
+                reading.add_delta(row)
+            }
+        };
+        let (reading, deltas) = self.engine.fold(SQL, args, initial, add).await?;
         Ok(CountedWindow { is_behind: deltas >= DELTAS_READ_MAX, ..reading.window })
     }
 }

@@ -11,6 +11,7 @@ use tokio::task::JoinSet;
 use super::fixtures::{
     FIRST_PAGE, add_endpoint, add_org, at, claim_from, persist, room, some_event, some_key,
 };
+use super::rollups::{always, fold, labelled};
 use super::{Subject, on_both};
 use crate::support::wait::until;
 
@@ -18,6 +19,7 @@ on_both!(
     read_ends_at_its_time_limit_and_gives_its_connection_back,
     nothing_else_waits_behind_reads,
     closed_store_ends_its_reads,
+    sum_takes_row_by_row_and_holds_none,
 );
 
 /// Makes every list of events count forever.
@@ -151,4 +153,26 @@ async fn read_that_loses_its_connection_is_repeated() {
     }
     sqlx::raw_sql("COMMIT").execute(&mut blocker).await.unwrap();
     reading.join_next().await.unwrap().unwrap().expect("an answer by the fourth connection");
+}
+
+/// Makes the hours of every account endless.
+const ENDLESS_HOURS: &str = "ALTER TABLE rollup_hours RENAME TO rollup_hours_apart;
+    CREATE VIEW rollup_hours AS
+    WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n)
+    SELECT h.* FROM n CROSS JOIN rollup_hours_apart h";
+
+/// The first of endless rows cannot be read: a sum that takes row by row says so, one that gathers them first never ends.
+async fn sum_takes_row_by_row_and_holds_none(subject: &Subject) {
+    let org = add_org(subject).await;
+    persist(subject, &[labelled(org, "a.b", "a1", "u1", at(0))], at(1)).await;
+    fold(&subject.store).await;
+    let damage = |bytes: &str| format!("UPDATE rollup_hours SET totals = {bytes}; {ENDLESS_HOURS}");
+    subject.raw(&damage("x'ff'"), &damage("'\\xff'")).await;
+    let settings =
+        |config: StoreConfig| StoreConfig { read_timeout: Duration::from_secs(5), ..config };
+    let store = subject.another_set(settings).await.for_reads();
+    let error = store.account_window(org, "a1", always()).await.unwrap_err();
+    assert!(matches!(error, StoreError::Corrupt(_)), "{error}");
+    let error = store.types_window(org, Some("a1"), always()).await.unwrap_err();
+    assert!(matches!(error, StoreError::Corrupt(_)), "{error}");
 }
