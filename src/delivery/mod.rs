@@ -83,6 +83,7 @@ mod inboxes;
 mod manual_requests;
 mod metrics;
 mod outcome_report;
+mod public_address;
 mod recorder;
 mod recorder_backlog;
 mod recorder_batch;
