@@ -19,8 +19,9 @@ pub use crate::store::MigrationStatus;
 use crate::store::{MigrateError, Reencryption, Schedule, Store, StoreError, StoreMetrics};
 use crate::telemetry::Registry;
 
+use super::directory_mark;
 use super::storage::{self, MissingKeysError, OpenError, open_store, require_keys};
-use super::stored_mark::{self, MarkError};
+use super::stored_mark::MarkError;
 
 /// Why a store was not opened, migrated or re-encrypted.
 #[derive(Debug, thiserror::Error)]
@@ -170,14 +171,14 @@ async fn require_ours(store: &Store, config: &StoreConfig) -> Result<(), AdminEr
 /// Fails before a SQLite file is made beside a journal that has events in another one.
 fn require_expected_file(config: &StoreConfig) -> Result<(), AdminError> {
     let is_missing = missing_file(config).is_some() && !config.yes;
-    if is_missing && stored_mark::is_marked_elsewhere(config)? {
+    if is_missing && directory_mark::is_marked_elsewhere(config)? {
         return Err(AdminError::OtherJournal(config.data_dir.clone()));
     }
     Ok(())
 }
 
 async fn require_mark(store: &Store, config: &StoreConfig) -> Result<(), AdminError> {
-    if stored_mark::is_of_journal(config, store).await? {
+    if directory_mark::is_of_journal(config, store).await? {
         return Ok(());
     }
     Err(AdminError::OtherJournal(config.data_dir.clone()))

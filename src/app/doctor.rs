@@ -12,8 +12,7 @@ use serde::Serialize;
 
 use super::descriptors::DescriptorBudget;
 use super::error::AppError;
-use super::stored_mark::StoredMark;
-use super::{builder, disk_guard, start_report, storage, wiring};
+use super::{builder, directory_mark, disk_guard, start_report, storage, wiring};
 use crate::config::Config;
 use crate::runtime::Clock;
 use crate::store::{Schedule, Store, StoreMetrics};
@@ -202,7 +201,7 @@ async fn require_right_one(config: &Config, store: &Store) -> Result<(), AppErro
         store.require_own_tables().await?;
     }
     // What cannot be read of the journal is told with the journal.
-    let Ok(Some(mark)) = StoredMark::of_directory(&config.store) else { return Ok(()) };
+    let Ok(Some(mark)) = directory_mark::of_directory(&config.store) else { return Ok(()) };
     match mark.check(store).await {
         Err(_) if config.journal.accept_older_store => Ok(()),
         checked => Ok(checked?),

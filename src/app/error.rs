@@ -109,8 +109,10 @@ impl AppError {
             | Self::MissingKeys(MissingKeysError::Store(error))
             | Self::Bootstrap(Refusal::Store(error)) => error.is_away(),
             Self::Migrate(error) => error.is_away(),
+            Self::Mark(MarkError::File { error, .. }) | Self::FirstKeys { error, .. } => {
+                storage::is_no_space(error)
+            }
             Self::Mark(error) => error.is_store_away(),
-            Self::FirstKeys { error, .. } => storage::is_no_space(error),
             _ => false,
         }
     }

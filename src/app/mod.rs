@@ -26,6 +26,7 @@ pub mod backup;
 mod bootstrap;
 mod builder;
 mod descriptors;
+mod directory_mark;
 mod disk_guard;
 pub mod doctor;
 mod error;

@@ -26,10 +26,8 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 
-use super::storage;
-use crate::config::StoreConfig;
 use crate::ingest::{ReplayCounts, StoreAgainError, StoredAgain};
-use crate::journal::{Journal, JournalError, JournalExtent, Seq};
+use crate::journal::{Journal, JournalError, Seq};
 use crate::runtime::{Backoff, Clock, Shutdown};
 use crate::store::{MarkState, MigrateError, Store, StoreError, Timeline};
 
@@ -106,34 +104,15 @@ pub(super) fn copy_file(from: &Path, to: &Path) -> io::Result<()> {
     }
 }
 
-/// Whether the store knows the journal in the data directory, or need not: there is none, or it never had an event.
-/// Reads only, also from a store that is not migrated; a server may have the journal open.
-pub(super) async fn is_of_journal(config: &StoreConfig, store: &Store) -> Result<bool, MarkError> {
-    let Some(mark) = StoredMark::of_directory(config)? else { return Ok(true) };
-    match mark.check(store).await {
-        // An older backup does.
-        Ok(()) | Err(MarkError::Behind { .. }) => Ok(true),
-        Err(MarkError::Unknown { .. }) => Ok(false),
-        Err(error) => Err(error),
-    }
-}
-
-/// Whether the journal in the data directory has events, and some store its mark: a new one is not that.
-pub(super) fn is_marked_elsewhere(config: &StoreConfig) -> Result<bool, MarkError> {
-    match StoredMark::of_directory(config)? {
-        Some(mark) => Ok(mark.has_events && mark.is_marked()?),
-        None => Ok(false),
-    }
-}
-
 impl MarkError {
-    /// Whether the store is away for a while, or the disk of the data directory has no space.
+    /// Whether the store is away for a while.
     pub(super) fn is_store_away(&self) -> bool {
         match self {
             Self::Store(error) => error.is_away(),
             Self::Migrate(error) => error.is_away(),
-            Self::File { error, .. } => storage::is_no_space(error),
-            Self::Journal(_) | Self::Behind { .. } | Self::Unknown { .. } => false,
+            Self::File { .. } | Self::Journal(_) | Self::Behind { .. } | Self::Unknown { .. } => {
+                false
+            }
         }
     }
 }
@@ -176,20 +155,9 @@ impl StoredMark {
         Self { journal_id, stored_below, has_events, data_dir, accept_older, committed, timeline }
     }
 
-    /// The mark of the journal in the data directory, which a server may have open; `None` where there is none.
-    pub(super) fn of_directory(config: &StoreConfig) -> Result<Option<Self>, JournalError> {
-        match storage::journal_extent(config) {
-            Ok(JournalExtent { id, stored_below, segments, .. }) => {
-                // The first event makes the first segment.
-                let has_events = stored_below > 1 || segments > 0;
-                let stored_below = Seq::new(stored_below);
-                Ok(Some(Self::new(&config.data_dir, id, stored_below, has_events, false)))
-            }
-            Err(JournalError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
-                Ok(None)
-            }
-            Err(error) => Err(error),
-        }
+    /// Whether the journal has events, and some store its mark: a new one is not that.
+    pub(super) fn is_marked_elsewhere(&self) -> Result<bool, MarkError> {
+        Ok(self.has_events && self.is_marked()?)
     }
 
     /// Fails when the store lacks events. Reads only, also from a store that is not migrated.
