@@ -8,16 +8,16 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use crate::domain::{Endpoint, EndpointId, Lease, LeasedDelivery, OrgId, Timestamp};
-use crate::store::{ClaimedDelivery, LeaseGrant, OrgEndpoints, Result, Store, StoreError};
+use crate::store::{
+    ClaimedDeliveries, ClaimedDelivery, LeaseGrant, OrgEndpoints, Result, Store, StoreError,
+};
 use crate::telemetry::OrgLines;
 
-use super::admission::{Granted, Target};
+use super::admission::{Granted, Reserved, Target};
 use super::dispatch::Dispatch;
 use super::due_scanner::DueScanner;
 use super::manual_requests::ManualRequest;
 
-/// Maximum bytes of payloads that one claim brings.
-const BYTES_MAX: usize = 16 * 1024 * 1024;
 /// Maximum requests by hand in one claim: each is a statement.
 const MANUAL_MAX: usize = 16;
 /// Failed statements of one claim, at most: enough to find the first of some hundred endpoints that is at fault. The next
@@ -127,8 +127,8 @@ impl Claimer {
     /// When the store cannot be reached, or has taken no part of it when [`FAILURES_MAX`] statements have failed: many are
     /// at fault, and perhaps all.
     async fn lease(&self, granted: Vec<Granted>) -> Result<()> {
-        let reserved = granted.iter().map(|granted| (granted.target.endpoint.id, granted.count));
-        let places = Places { dispatch: &self.dispatch, reserved: reserved.collect() };
+        let reserved = granted.iter().map(Granted::reserved).collect();
+        let places = Places { dispatch: &self.dispatch, reserved };
         let mut parts = vec![(granted, places)];
         let (mut failures, mut is_any_leased, mut failure) = (0, false, None);
         // What is left beyond the last failure gives its places back, and is claimed the next time.
@@ -191,11 +191,8 @@ impl Claimer {
         let grants: Vec<LeaseGrant> = granted.iter().map(|one| grant(one, one.count)).collect();
         let lease = self.dispatch.lease();
         let (now, _) = self.dispatch.now();
-        let bytes_max = self.bytes_max();
-        let claimed = self.store.system().lease_deliveries(&grants, bytes_max, lease, now).await?;
-        let bytes: usize = claimed.iter().map(|claimed| claimed.event.payload.len()).sum();
-        let cut_short = after_failure || bytes >= bytes_max / 2;
-        Ok(self.leased(granted, claimed, cut_short))
+        let claimed = self.store.system().lease_deliveries(&grants, lease, now).await?;
+        Ok(self.leased(granted, claimed, after_failure))
     }
 
     /// Leases what can be read of an endpoint. The lease of what cannot lapses.
@@ -203,8 +200,7 @@ impl Claimer {
         let grant = grant(granted, granted.count.min(READABLE_MAX));
         let lease = self.dispatch.lease();
         let (now, _) = self.dispatch.now();
-        let leased =
-            self.store.system().lease_readable(grant, self.bytes_max(), lease, now).await?;
+        let leased = self.store.system().lease_readable(grant, lease, now).await?;
         let LeaseGrant { org, endpoint, .. } = grant;
         for delivery in leased.unreadable {
             self.dispatch.cache().note_unreadable();
@@ -213,27 +209,24 @@ impl Claimer {
                     "cannot read the event of a delivery; it waits");
             }
         }
-        Ok(self.leased(std::slice::from_ref(granted), leased.deliveries, true))
-    }
-
-    fn bytes_max(&self) -> usize {
-        self.dispatch.admission().bytes_free().min(BYTES_MAX)
+        Ok(self.leased(std::slice::from_ref(granted), leased.claimed, true))
     }
 
     /// Notes what a claim has leased, and returns it with its endpoints.
     fn leased(
         &self,
         granted: &[Granted],
-        claimed: Vec<ClaimedDelivery>,
+        claimed: ClaimedDeliveries,
         cut_short: bool,
     ) -> Vec<(LeasedDelivery, bool)> {
+        let ClaimedDeliveries { deliveries: claimed, too_large } = claimed;
         let mut counts: HashMap<EndpointId, usize> = HashMap::new();
         for claimed in &claimed {
             *counts.entry(claimed.endpoint_id).or_default() += 1;
         }
         {
             let mut admission = self.dispatch.admission();
-            admission.claimed(granted, &counts, cut_short);
+            admission.claimed(granted, &counts, &too_large, cut_short);
             admission.claims_worked(granted.iter().map(|granted| granted.target.endpoint.id));
         }
         let endpoints: HashMap<EndpointId, &Arc<Endpoint>> = granted
@@ -312,7 +305,10 @@ impl Claimer {
             self.dispatch.manual().put_back(request);
             return Ok(());
         }
-        let places = Places { dispatch: &self.dispatch, reserved: vec![(id, 1)] };
+        let places = Places {
+            dispatch: &self.dispatch,
+            reserved: vec![Reserved { endpoint: id, count: 1, bytes: 0 }],
+        };
         let lease = self.dispatch.lease();
         let (now, _) = self.dispatch.now();
         let claimed = self.lease_requested(request, target, lease, now).await;
@@ -348,8 +344,9 @@ impl Claimer {
         if found.is_some() || !target.endpoint.policy.ordered {
             return Ok(found);
         }
-        let head = LeaseGrant { endpoint, org, ordered: true, deliveries_max: 1 };
-        let head = system.lease_deliveries(&[head], BYTES_MAX, lease, now).await?.pop();
+        let bytes_max = usize::MAX;
+        let head = LeaseGrant { endpoint, org, ordered: true, deliveries_max: 1, bytes_max };
+        let head = system.lease_deliveries(&[head], lease, now).await?.deliveries.pop();
         // The lease of one that was set aside lapses.
         Ok(head.filter(|head| !self.dispatch.aside().contains(head.id)))
     }
@@ -358,7 +355,7 @@ impl Claimer {
 /// Reserved places, given back when a claim fails.
 struct Places<'a> {
     dispatch: &'a Dispatch,
-    reserved: Vec<(EndpointId, usize)>,
+    reserved: Vec<Reserved>,
 }
 
 impl Places<'_> {
@@ -377,8 +374,9 @@ impl Drop for Places<'_> {
 }
 
 fn grant(granted: &Granted, deliveries_max: usize) -> LeaseGrant {
-    let Target { endpoint, ordered, .. } = &granted.target;
-    LeaseGrant { endpoint: endpoint.id, org: endpoint.org_id, ordered: *ordered, deliveries_max }
+    let Granted { target: Target { endpoint, ordered, .. }, bytes: bytes_max, .. } = granted;
+    let (org, endpoint) = (endpoint.org_id, endpoint.id);
+    LeaseGrant { endpoint, org, ordered: *ordered, deliveries_max, bytes_max: *bytes_max }
 }
 
 /// What is known of an endpoint that is enabled.

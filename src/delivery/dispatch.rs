@@ -13,7 +13,7 @@ use crate::domain::{
 use crate::runtime::{Clock, Monotonic, Wake};
 use crate::store::{OrgEndpoints, Persisted, PlannedDelivery, Result};
 
-use super::admission::{Admission, AdmissionLimits, Offer};
+use super::admission::{Admission, AdmissionLimits, Offer, Reserved};
 use super::aside::Aside;
 use super::endpoint_cache::EndpointCache;
 use super::inboxes::Inboxes;
@@ -183,14 +183,14 @@ impl Dispatch {
     /// Queues leased deliveries for whose endpoints places were reserved, and gives those places back.
     pub(super) fn queue(
         &self,
-        reserved: impl IntoIterator<Item = (EndpointId, usize)>,
+        reserved: impl IntoIterator<Item = Reserved>,
         leased: impl IntoIterator<Item = (LeasedDelivery, bool)>,
     ) {
         let mut released = Vec::new();
         {
             let mut admission = self.admission();
-            for (endpoint, count) in reserved {
-                admission.unreserve(endpoint, count);
+            for reserved in reserved {
+                admission.unreserve(reserved);
             }
             for (delivery, is_manual) in leased {
                 let (endpoint, bytes) = (delivery.endpoint.id, delivery.event.payload.len());
@@ -276,7 +276,7 @@ pub struct AdmissionDoor {
 pub struct Offered {
     dispatch: Dispatch,
     lease: Lease,
-    places: BTreeMap<EndpointId, usize>,
+    reserved: Vec<Reserved>,
 }
 
 impl AdmissionDoor {
@@ -304,7 +304,7 @@ impl AdmissionDoor {
         deliveries: &mut [PlannedDelivery],
         endpoints: &HashMap<OrgId, Arc<OrgEndpoints>>,
     ) -> Offered {
-        let mut places: BTreeMap<EndpointId, usize> = BTreeMap::new();
+        let mut reserved: BTreeMap<EndpointId, Reserved> = BTreeMap::new();
         let lease = self.dispatch.lease();
         let now = self.dispatch.monotonic();
         let mut admission = self.dispatch.admission();
@@ -314,11 +314,15 @@ impl AdmissionDoor {
             let bytes = delivery.event.payload.len();
             delivery.leased = admission.offer(endpoint, version, bytes, now) == Offer::Start;
             if delivery.leased {
-                *places.entry(endpoint.id).or_default() += 1;
+                let nothing = Reserved { endpoint: endpoint.id, count: 0, bytes: 0 };
+                let of_it = reserved.entry(endpoint.id).or_insert(nothing);
+                of_it.count += 1;
+                of_it.bytes += bytes;
             }
         }
         drop(admission);
-        Offered { dispatch: self.dispatch.clone(), lease, places }
+        let reserved = reserved.into_values().collect();
+        Offered { dispatch: self.dispatch.clone(), lease, reserved }
     }
 }
 
@@ -351,7 +355,7 @@ impl Offered {
             }
         }
         let leased = persisted.leased.drain(..).map(|delivery| (delivery, false));
-        dispatch.queue(std::mem::take(&mut self.places), leased);
+        dispatch.queue(std::mem::take(&mut self.reserved), leased);
         if has_stale {
             dispatch.wake_scan();
         }
@@ -360,8 +364,8 @@ impl Offered {
 
 impl Drop for Offered {
     fn drop(&mut self) {
-        if !self.places.is_empty() {
-            self.dispatch.queue(std::mem::take(&mut self.places), []);
+        if !self.reserved.is_empty() {
+            self.dispatch.queue(std::mem::take(&mut self.reserved), []);
         }
     }
 }

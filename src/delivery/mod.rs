@@ -59,7 +59,8 @@
 //! lapse. Nothing is acknowledged to anyone before.
 //!
 //! **Invariant:** memory is bounded: `DELIVERY_QUEUE_CAPACITY` deliveries and [`QUEUE_BYTES_MAX`] bytes of their
-//! payloads, `DELIVERY_CONCURRENCY` attempts among them, and a fixed queue of outcomes.
+//! payloads, `DELIVERY_CONCURRENCY` attempts among them, and a fixed queue of outcomes. Beside these bytes there are one
+//! delivery that is larger than any share, and for each endpoint one that was requested by hand.
 
 mod admission;
 mod aside;

@@ -97,8 +97,8 @@ pub use cancellation::{CANCELS_INLINE_MAX, CANCELS_PER_STEP, PendingCancellation
 pub use changes::CHANGES_KEPT;
 use changes::FollowedOrgs;
 pub use claims::{
-    ClaimCursor, ClaimedDelivery, DueEndpoint, DueEndpoints, LeaseCursor, LeaseGrant,
-    ReadableDeliveries,
+    ClaimCursor, ClaimedDeliveries, ClaimedDelivery, DueEndpoint, DueEndpoints, LeaseCursor,
+    LeaseGrant, ReadableDeliveries,
 };
 use crypto::Keyring;
 pub use deliveries::{DeliveryRefusal, PENDING_COUNTED_MAX};

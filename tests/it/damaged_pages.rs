@@ -192,10 +192,11 @@ async fn damaged_page_of_lapsed_leases_keeps_no_other_from_being_sent(
             org: world.org,
             ordered: false,
             deliveries_max: OF_IT,
+            bytes_max: usize::MAX,
         };
         let grants: Vec<LeaseGrant> = endpoints.iter().map(grant).collect();
-        let leased = world.store.system().lease_deliveries(&grants, usize::MAX / 2, lease, now);
-        assert_eq!(leased.await.unwrap().len(), if server == 0 { OF_IT } else { 6 });
+        let leased = world.store.system().lease_deliveries(&grants, lease, now);
+        assert_eq!(leased.await.unwrap().deliveries.len(), if server == 0 { OF_IT } else { 6 });
     }
     filled.damage("pending_leases").await;
     let mut service = world.delivery();

@@ -1,6 +1,6 @@
 //! Tests of what a change or a pause of an endpoint does to what admission holds.
 
-use super::tests::{LIMITS, NOW, after, endpoint, next, offer_all, start_all};
+use super::tests::{LIMITS, NOW, after, endpoint, next, offer_all, reserved, start_all};
 use super::*;
 use crate::delivery::breaker::AttemptSignal;
 use crate::domain::Timestamp;
@@ -151,7 +151,7 @@ fn what_was_reserved_when_an_endpoint_is_paused_does_not_wait_for_the_end_of_the
     assert!(offers.eq([Offer::Start; 3]));
     let hold = Some(Duration::from_hours(24));
     admission.finish(ticket, AttemptSignal::Failure { hold }, false, NOW);
-    admission.unreserve(paused.id, 3);
+    admission.unreserve(reserved(&paused, 3, 3));
     let queued = [1, 2, 3].map(|number| admission.push(paused.id, number, 1));
     assert_eq!(queued, [Ok(()), Err(2), Err(3)], "one is kept for the probe");
     assert_eq!(admission.push_manual(paused.id, 4, 1), Ok(()));

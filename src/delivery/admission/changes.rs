@@ -154,6 +154,7 @@ impl<T> Admission<T> {
             self.endpoints.retain(|_, state| state.held() > 0);
         }
         self.behind.retain(|id| self.endpoints.contains_key(id));
+        self.wanted.retain(|_, wanted| self.behind.contains(&wanted.endpoint));
         self.forget_at = ENDPOINTS_MAX.max(2 * self.endpoints.len());
     }
 

@@ -1,15 +1,18 @@
 //! The part of a claim that needs no store: how many deliveries of which endpoints it leases, and what its
 //! result says.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{HashMap, HashSet};
 use std::ops::Bound;
 use std::sync::Arc;
 
 use uuid::Uuid;
 
-use super::{Admission, Room};
+use super::{Admission, Reserved, Room};
 use crate::domain::{Endpoint, EndpointId, OrgId};
 use crate::runtime::Monotonic;
+
+/// One claim brings at most this part of the bytes in memory, and what did not fit before.
+const CLAIM_BYTES_SHARE: usize = 4;
 
 /// An endpoint to claim for.
 #[derive(Clone, Debug)]
@@ -28,8 +31,16 @@ pub(in crate::delivery) struct Target {
 pub(in crate::delivery) struct Granted {
     pub(in crate::delivery) target: Target,
     pub(in crate::delivery) count: usize,
+    /// Bytes of payloads at most.
+    pub(in crate::delivery) bytes: usize,
     /// How often deliveries had been left in the store.
     seen: u64,
+}
+
+impl Granted {
+    pub(in crate::delivery) fn reserved(&self) -> Reserved {
+        Reserved { endpoint: self.target.endpoint.id, count: self.count, bytes: self.bytes }
+    }
 }
 
 impl<T> Admission<T> {
@@ -97,7 +108,8 @@ impl<T> Admission<T> {
         (claimable, next)
     }
 
-    /// Reserves places for claims of the targets, at most `most`, shared out evenly, by organisations in turn.
+    /// Reserves places and bytes for claims of the targets, at most `most` deliveries, shared out evenly, by organisations
+    /// in turn.
     pub(in crate::delivery) fn grant(
         &mut self,
         targets: &[Target],
@@ -105,8 +117,11 @@ impl<T> Admission<T> {
         now: Monotonic,
     ) -> Vec<Granted> {
         let each = most.div_ceil(targets.len().max(1)).max(1);
+        let bytes_each =
+            self.limits.bytes / CLAIM_BYTES_SHARE / targets.len().clamp(1, most.max(1));
         let mut left = most;
-        let mut granted: BTreeMap<EndpointId, Granted> = BTreeMap::new();
+        let mut granted: Vec<Granted> = Vec::new();
+        let mut ids: HashSet<EndpointId> = HashSet::new();
         for target in in_turn(targets) {
             let id = target.endpoint.id;
             if !self.introduce(&target.endpoint, target.version, now) {
@@ -115,7 +130,7 @@ impl<T> Admission<T> {
             if target.is_due && self.times_left(id) == 0 {
                 self.note_left(id);
             }
-            if left == 0 || granted.contains_key(&id) {
+            if left == 0 || ids.contains(&id) {
                 continue;
             }
             let room = match self.room(id, now) {
@@ -126,28 +141,39 @@ impl<T> Admission<T> {
             if count == 0 {
                 continue;
             }
+            let (bytes, is_apart) = self.take_bytes(&target.endpoint, bytes_each, now);
+            let count = if is_apart { 1 } else { count };
             left -= count;
             self.claimed_last = Some(id);
-            self.reserve(id, count, now);
             let (target, seen) = (target.clone(), self.times_left(id));
-            granted.insert(id, Granted { target, count, seen });
+            let one = Granted { target, count, bytes, seen };
+            self.reserve(one.reserved(), now);
+            ids.insert(id);
+            granted.push(one);
         }
-        granted.into_values().collect()
+        granted
     }
 
-    /// Notes what a claim has leased. An endpoint that got less than it was granted has nothing more that is due,
-    /// unless the claim was `cut_short`, or was for what had been planned before the endpoint became ordered, or before it
-    /// ceased to be: that says nothing about the others, and the next claim is for those.
+    /// Notes what a claim has leased, and for which endpoints, in bytes, the next delivery did not fit. Another endpoint
+    /// that got less than it was granted has nothing more that is due, unless the claim was `cut_short`, or was for what had
+    /// been planned before the endpoint became ordered, or before it ceased to be: that says nothing about the others, and
+    /// the next claim is for those.
     pub(in crate::delivery) fn claimed(
         &mut self,
         granted: &[Granted],
         counts: &HashMap<EndpointId, usize>,
+        too_large: &HashMap<EndpointId, usize>,
         cut_short: bool,
     ) {
-        for Granted { target, count, seen } in granted {
+        for Granted { target, .. } in granted {
+            self.no_longer_wanted(&target.endpoint);
+        }
+        for Granted { target, count, seen, .. } in granted {
             let leased = counts.get(&target.endpoint.id).copied().unwrap_or(0);
             let is_for_all = target.ordered == target.endpoint.policy.ordered;
-            if leased < *count && is_for_all && !cut_short {
+            if let Some(bytes) = too_large.get(&target.endpoint.id) {
+                self.want(&target.endpoint, *bytes);
+            } else if leased < *count && is_for_all && !cut_short {
                 self.store_is_empty(target.endpoint.id, *seen);
             }
         }

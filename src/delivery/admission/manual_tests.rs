@@ -1,7 +1,7 @@
 //! Tests of attempts by hand.
 
 use super::change_tests::version;
-use super::tests::{DOWN, LIMITS, NOW, OK, endpoint, next};
+use super::tests::{DOWN, LIMITS, NOW, OK, endpoint, next, reserved};
 use super::*;
 use crate::delivery::breaker::AttemptSignal;
 use crate::store::OrgEndpoints;
@@ -16,7 +16,7 @@ fn attempt_by_hand_probes_at_once_and_one_at_a_time() {
     admission.finish(ticket, AttemptSignal::Failure { hold }, false, NOW);
     assert!(admission.reserve_manual(endpoint.id, NOW));
     assert!(!admission.reserve_manual(endpoint.id, NOW), "one at a time");
-    admission.unreserve(endpoint.id, 1);
+    admission.unreserve(reserved(&endpoint, 1, 0));
     admission.push_manual(endpoint.id, 7, 1).unwrap();
     let start = next(&mut admission, NOW).unwrap();
     assert_eq!(start.delivery, 7);
@@ -38,7 +38,7 @@ fn attempt_by_hand_that_waits_for_a_probe_follows_it_though_it_fails() {
     admission.push_known(&endpoint, 1);
     let probe = next(&mut admission, pause).unwrap().ticket;
     assert!(admission.reserve_manual(endpoint.id, pause));
-    admission.unreserve(endpoint.id, 1);
+    admission.unreserve(reserved(&endpoint, 1, 0));
     admission.push_manual(endpoint.id, 7, 1).unwrap();
     assert!(next(&mut admission, pause).is_none(), "one at a time");
     let finished = admission.finish(probe, DOWN, false, pause);
@@ -54,7 +54,7 @@ fn attempt_by_hand_at_an_endpoint_that_is_disabled_before_its_lease_keeps_no_lat
     assert!(admission.reserve_manual(old.id, NOW));
     let none = OrgEndpoints { version: 2, ..OrgEndpoints::default() };
     admission.endpoints_changed(old.org_id, &none);
-    admission.unreserve(old.id, 1);
+    admission.unreserve(reserved(&old, 1, 0));
     assert_eq!(admission.push_manual(old.id, 7, 1), Err(7));
     let (current, _) = version(&old, 3, "https://example.com/");
     admission.endpoints_changed(old.org_id, &current);

@@ -11,8 +11,11 @@
 //! - An endpoint that has deliveries in the store gets its next ones from there, in the order they are due, so
 //!   that new ones do not overtake old ones for ever. New ones have half of a quick endpoint's queue, which saves
 //!   them a claim, and start at once while nothing of the endpoint is in memory.
-//! - Slots and memory are shared out by dynamic thresholds (`shares`), and organisations are served in
-//!   round-robin order, and within each its endpoints.
+//! - Slots, places and bytes are shared out by dynamic thresholds (`shares`), and organisations are served in
+//!   round-robin order, and within each its endpoints. Bytes are reserved like places: at the offer by the size of the
+//!   payload, at a grant by what the claim may bring.
+//! - A delivery that does not fit ([`Wanted`]) goes first: its organisation gets nothing else until there is room for it.
+//!   One that is larger than the share of an organisation with nothing in memory is counted apart, one at a time.
 //! - One slot in [`RESERVE_SHARE`] is kept from slow endpoints. An endpoint that is not known to be quick gets one
 //!   of these at most.
 //! - An open breaker, a rate limit and a disabled endpoint hold deliveries in the store. What was requested by
@@ -20,16 +23,19 @@
 //! - Nothing starts for an organisation whose endpoints have changed until the change is known here
 //!   ([`Admission::endpoints_changed`]).
 //!
-//! **Invariant:** at most `slots` are in flight and at most `places` are in memory, places that are only
-//! reserved included. Deliveries to one endpoint start in the order in which they came.
+//! **Invariant:** at most `slots` are in flight, and at most `places` and `bytes` are in memory, those that are only
+//! reserved included, and beside them one delivery that is counted apart, and what was requested by hand. Deliveries to one endpoint start in the order in which they came.
 
 mod changes;
 mod claims;
 mod endpoint_state;
+mod payload_bytes;
 mod places;
 mod queue;
 mod shares;
 
+#[cfg(test)]
+mod byte_tests;
 #[cfg(test)]
 mod change_tests;
 #[cfg(test)]
@@ -48,6 +54,7 @@ use crate::runtime::Monotonic;
 use endpoint_state::EndpointState;
 
 pub(super) use claims::{Granted, Target};
+pub(super) use places::Reserved;
 
 /// One slot in this many is kept from slow endpoints.
 const RESERVE_SHARE: usize = 8;
@@ -158,6 +165,10 @@ pub(super) struct Admission<T> {
     behind: BTreeSet<EndpointId>,
     /// The changes of the endpoints of organisations that changed lately.
     changes: HashMap<OrgId, Applied>,
+    /// The deliveries that did not fit, of each organisation the first.
+    wanted: HashMap<OrgId, Wanted>,
+    /// The organisation whose bytes in memory were last counted apart.
+    apart: Option<OrgId>,
     /// The last endpoint that a claim was for. The next claim begins after it.
     claimed_last: Option<EndpointId>,
     /// When something that waits may start, as of the last look.
@@ -178,6 +189,13 @@ struct Applied {
     has_unknown: bool,
 }
 
+/// A due delivery in the store that is larger than what its organisation could get.
+#[derive(Clone, Copy, Debug)]
+struct Wanted {
+    endpoint: EndpointId,
+    bytes: usize,
+}
+
 /// What one organisation holds.
 #[derive(Debug, Default)]
 struct OrgState {
@@ -194,6 +212,7 @@ struct Totals {
     /// Of these, with a slot.
     promised: usize,
     in_flight: usize,
+    /// Bytes of payloads, those that are reserved included.
     bytes: usize,
 }
 
@@ -213,6 +232,8 @@ impl<T> Admission<T> {
             turns: VecDeque::new(),
             behind: BTreeSet::new(),
             changes: HashMap::new(),
+            wanted: HashMap::new(),
+            apart: None,
             claimed_last: None,
             held_until: None,
             total: Totals::default(),
@@ -229,11 +250,6 @@ impl<T> Admission<T> {
     /// Attempts in flight.
     pub(super) fn in_flight(&self) -> usize {
         self.total.in_flight
-    }
-
-    /// Bytes that may still be leased.
-    pub(super) fn bytes_free(&self) -> usize {
-        self.limits.bytes.saturating_sub(self.total.bytes)
     }
 
     /// Endpoints whose breakers are open.

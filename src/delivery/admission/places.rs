@@ -9,6 +9,14 @@ use crate::delivery::breaker::AttemptKind;
 use crate::domain::{Endpoint, EndpointId, OrgId};
 use crate::runtime::Monotonic;
 
+/// Places and bytes that are reserved for deliveries of an endpoint.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(in crate::delivery) struct Reserved {
+    pub(in crate::delivery) endpoint: EndpointId,
+    pub(in crate::delivery) count: usize,
+    pub(in crate::delivery) bytes: usize,
+}
+
 impl<T> Admission<T> {
     /// Offers a delivery that is about to be stored, planned with this version of the organisation's endpoints.
     pub(in crate::delivery) fn offer(
@@ -28,11 +36,10 @@ impl<T> Admission<T> {
         let promised = state.waiting.len() + state.reserved;
         // Claims have at least the other half.
         let is_half_empty = |room| has_queue && room > promised;
-        let org = self.orgs.get(&endpoint.org_id).map_or(Totals::default(), |org| org.held);
-        let fits = bytes <= org_left(org.bytes, self.bytes_free()) || self.total.places() == 0;
+        let fits = bytes <= self.bytes_offered(endpoint.org_id, now);
         match self.room(endpoint.id, now) {
             Room::Now(room @ 1..) if fits && (!is_behind || is_half_empty(room)) => {
-                self.reserve(endpoint.id, 1, now);
+                self.reserve(Reserved { endpoint: endpoint.id, count: 1, bytes }, now);
                 Offer::Start
             }
             Room::Now(_) | Room::Later(_) | Room::None => Offer::LeaveInStore,
@@ -55,6 +62,13 @@ impl<T> Admission<T> {
 
     /// How many more deliveries of an endpoint may be leased now.
     pub(in crate::delivery) fn room(&self, endpoint: EndpointId, now: Monotonic) -> Room {
+        let room = self.room_of_any_size(endpoint, now);
+        let is_full = room != Room::None && self.bytes_left(endpoint, now) == 0;
+        if is_full && matches!(room, Room::Now(_)) { Room::Now(0) } else { room }
+    }
+
+    /// [`Self::room`] without a look at bytes.
+    pub(super) fn room_of_any_size(&self, endpoint: EndpointId, now: Monotonic) -> Room {
         let Some(state) = self.endpoints.get(&endpoint) else { return Room::None };
         if self.is_closed {
             return Room::None;
@@ -79,13 +93,9 @@ impl<T> Admission<T> {
         Room::Now(most.saturating_sub(promised).min(places))
     }
 
-    /// Reserves places that [`Self::room`] has.
-    pub(in crate::delivery) fn reserve(
-        &mut self,
-        endpoint: EndpointId,
-        count: usize,
-        now: Monotonic,
-    ) {
+    /// Reserves what [`Self::room`] has.
+    pub(in crate::delivery) fn reserve(&mut self, reserved: Reserved, now: Monotonic) {
+        let Reserved { endpoint, count, bytes } = reserved;
         let Some(state) = self.endpoints.get(&endpoint) else { return };
         let taken = state.waiting.len() + state.promised;
         let promised = self.slots_free(state, now).saturating_sub(taken).min(count);
@@ -95,6 +105,7 @@ impl<T> Admission<T> {
         for held in [&mut self.orgs.entry(state.org()).or_default().held, &mut self.total] {
             held.reserved += count;
             held.promised += promised;
+            held.bytes += bytes;
         }
     }
 
@@ -119,7 +130,8 @@ impl<T> Admission<T> {
     }
 
     /// Gives back reserved places, whether deliveries come for them or not.
-    pub(in crate::delivery) fn unreserve(&mut self, endpoint: EndpointId, count: usize) {
+    pub(in crate::delivery) fn unreserve(&mut self, reserved: Reserved) {
+        let Reserved { endpoint, count, bytes } = reserved;
         let Some(state) = self.endpoints.get_mut(&endpoint) else { return };
         state.reserved -= count;
         // Those without a slot first.
@@ -129,6 +141,7 @@ impl<T> Admission<T> {
         for held in [&mut self.orgs.entry(org).or_default().held, &mut self.total] {
             held.reserved -= count;
             held.promised -= promised;
+            held.bytes -= bytes;
         }
         self.forget_org_if_idle(org);
     }
@@ -143,13 +156,14 @@ impl<T> Admission<T> {
         let Some(state) = self.endpoints.get(&endpoint) else { return false };
         let is_ordered_busy = state.endpoint.policy.ordered && state.held() > 0;
         let is_busy = state.has_manual || is_ordered_busy;
-        if state.is_off || is_busy || self.slots_free(state, now) == 0 {
+        let has_bytes = self.org_bytes_left(state.org()) > 0;
+        if state.is_off || is_busy || !has_bytes || self.slots_free(state, now) == 0 {
             return false;
         }
         if let Some(state) = self.endpoints.get_mut(&endpoint) {
             state.has_manual = true;
         }
-        self.reserve(endpoint, 1, now);
+        self.reserve(Reserved { endpoint, count: 1, bytes: 0 }, now);
         true
     }
 

@@ -24,6 +24,10 @@ pub(crate) fn endpoint(number: u128) -> Arc<Endpoint> {
     Arc::new(endpoint)
 }
 
+pub(super) fn reserved(endpoint: &Arc<Endpoint>, count: usize, bytes: usize) -> Reserved {
+    Reserved { endpoint: endpoint.id, count, bytes }
+}
+
 pub(super) fn after(millis: u64) -> Monotonic {
     NOW.plus(Duration::from_millis(millis))
 }
@@ -38,7 +42,7 @@ pub(super) fn offer_all(
     while taken < most && admission.offer(endpoint, 0, 1, NOW) == Offer::Start {
         taken += 1;
     }
-    admission.unreserve(endpoint.id, taken);
+    admission.unreserve(reserved(endpoint, taken, taken));
     for number in 0..taken {
         admission.push(endpoint.id, number as u64, 1).unwrap();
     }
@@ -226,7 +230,7 @@ fn large_payloads_of_one_organisation_leave_bytes_to_the_next() {
         let endpoint = endpoint(number);
         let taken = admission.offer(&endpoint, 0, 300_000, NOW) == Offer::Start;
         if taken {
-            admission.unreserve(endpoint.id, 1);
+            admission.unreserve(reserved(&endpoint, 1, 300_000));
             admission.push(endpoint.id, 0, 300_000).unwrap();
         }
         usize::from(taken)
@@ -336,7 +340,7 @@ proptest! {
                     let taken = (0..count)
                         .filter(|_| admission.offer(&endpoint, u64::MAX, 10, now) == Offer::Start)
                         .count();
-                    admission.unreserve(endpoint.id, taken);
+                    admission.unreserve(reserved(&endpoint, taken, 10 * taken));
                     for _ in 0..taken {
                         pushed += usize::from(admission.push(endpoint.id, 1, 10).is_ok());
                     }
@@ -345,9 +349,9 @@ proptest! {
                     let endpoint = endpoint(number);
                     admission.left_in_store(&endpoint, now);
                     if let Room::Now(room) = admission.room(endpoint.id, now) {
-                        admission.reserve(endpoint.id, room, now);
+                        admission.reserve(reserved(&endpoint, room, 0), now);
                         prop_assert!(admission.total.places() <= places);
-                        admission.unreserve(endpoint.id, room);
+                        admission.unreserve(reserved(&endpoint, room, 0));
                         for _ in 0..room {
                             pushed += usize::from(admission.push(endpoint.id, 1, 10).is_ok());
                         }

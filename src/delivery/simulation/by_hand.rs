@@ -2,6 +2,7 @@
 
 use super::server::LEASE;
 use super::world::{Step, World};
+use crate::delivery::admission::Reserved;
 use crate::domain::EndpointId;
 
 impl World {
@@ -54,7 +55,7 @@ impl World {
             it.admission.forget_manual(endpoint);
             it.admission.note_left(endpoint);
         }
-        it.admission.unreserve(endpoint, 1);
+        it.admission.unreserve(Reserved { endpoint, count: 1, bytes: 0 });
         it.queue(leased.into_iter().collect());
         self.go_on(server);
     }

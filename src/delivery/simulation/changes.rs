@@ -30,8 +30,9 @@ impl World {
         let server = self.numbers.index(2);
         for _ in 0..BURST {
             self.next_event += 1;
-            let (number, org) = (self.next_event, OrgId::from_uuid(Uuid::from_u128(org)));
-            self.accept(server, SimEvent { org, number, key: number });
+            let (number, bytes) = (self.next_event, self.payload_bytes(org));
+            let org = OrgId::from_uuid(Uuid::from_u128(org));
+            self.accept(server, SimEvent { org, number, key: number, bytes });
         }
     }
 

@@ -1,5 +1,6 @@
 //! The way of a delivery through the simulated servers.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use super::model::{Held, SimOutcome};
@@ -290,12 +291,13 @@ impl World {
         let fails = self.fails(60);
         let answer_is_lost = fails && self.numbers.one_in(2);
         let token = self.token(server);
-        let mut leased = Vec::new();
+        let (mut leased, mut too_large) = (Vec::new(), HashMap::new());
         if !fails || answer_is_lost {
             for granted in &claim.granted {
-                let (id, ordered) = (granted.target.endpoint.id, granted.target.ordered);
                 let lease = (token, self.now.plus(LEASE));
-                leased.extend(self.store.lease(id, ordered, granted.count, lease, self.now));
+                let (held, large) = self.store.lease(granted, lease, self.now);
+                leased.extend(held);
+                too_large.extend(large.map(|bytes| (granted.target.endpoint.id, bytes)));
             }
         }
         if self.servers[server].incarnation != incarnation {
@@ -310,7 +312,7 @@ impl World {
         }
         let it = &mut self.servers[server];
         it.is_claiming = false;
-        it.claimed(claim, (!fails).then_some(leased));
+        it.claimed(claim, (!fails).then_some((leased, too_large)));
         self.go_on(server);
     }
 

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use crate::delivery::admission::Granted;
 use crate::domain::{Endpoint, EndpointId, OrgId};
 use crate::runtime::Monotonic;
 use crate::store::{ChangedEndpoint, EndpointsSince, OrgEndpoints};
@@ -15,6 +16,8 @@ pub(super) struct SimEvent {
     pub(super) number: u64,
     /// What it is stored under: of two events with one key, one is kept.
     pub(super) key: u64,
+    /// Bytes of its payload.
+    pub(super) bytes: usize,
 }
 
 /// A delivery that is planned.
@@ -44,6 +47,8 @@ pub(super) struct Held {
     pub(super) token: u64,
     pub(super) until: Monotonic,
     pub(super) ordered: bool,
+    /// Bytes of its payload.
+    pub(super) bytes: usize,
     /// Whether somebody asked for the attempt.
     pub(super) manual: bool,
     /// When it was queued, among all that were.
@@ -52,8 +57,8 @@ pub(super) struct Held {
 
 impl Held {
     fn new(id: u64, row: &SimRow, token: u64, manual: bool) -> Self {
-        let (endpoint, ordered) = (row.endpoint, row.ordered);
-        Self { id, endpoint, token, until: row.due, ordered, manual, queued: 0 }
+        let (endpoint, ordered, bytes) = (row.endpoint, row.ordered, row.event.bytes);
+        Self { id, endpoint, token, until: row.due, ordered, bytes, manual, queued: 0 }
     }
 }
 
@@ -197,16 +202,17 @@ impl ModelStore {
         due
     }
 
+    /// Leases what is granted, and tells the size of the first delivery that does not fit.
     pub(super) fn lease(
         &mut self,
-        endpoint: EndpointId,
-        ordered: bool,
-        count: usize,
+        granted: &Granted,
         (token, until): (u64, Monotonic),
         now: Monotonic,
-    ) -> Vec<Held> {
+    ) -> (Vec<Held>, Option<usize>) {
+        let (endpoint, ordered) = (granted.target.endpoint.id, granted.target.ordered);
+        let (count, mut left) = (granted.count, granted.bytes);
         if !self.is_sent_to(endpoint) {
-            return Vec::new();
+            return (Vec::new(), None);
         }
         let ids: Vec<u64> = if ordered {
             self.head(endpoint, now).into_iter().take(count).collect()
@@ -229,11 +235,15 @@ impl ModelStore {
         let mut held = Vec::new();
         for id in ids {
             if let Some(row) = self.pending.get_mut(&id) {
+                if row.event.bytes > left {
+                    return (held, Some(row.event.bytes));
+                }
+                left -= row.event.bytes;
                 (row.lease, row.due) = (Some(token), until);
                 held.push(Held::new(id, row, token, false));
             }
         }
-        held
+        (held, None)
     }
 
     /// Leases one delivery that somebody asked for, due or not.

@@ -14,7 +14,7 @@ use crate::runtime::Monotonic;
 
 /// What a simulated server has at most.
 pub(super) const LIMITS: AdmissionLimits =
-    AdmissionLimits { slots: 32, places: 160, bytes: 10_000, concurrency: 4 };
+    AdmissionLimits { slots: 32, places: 160, bytes: 1_000_000, concurrency: 4 };
 /// Slots that are kept from slow endpoints.
 const RESERVE: usize = LIMITS.slots / 8;
 /// Attempts of a slow endpoint take longer.
@@ -35,6 +35,9 @@ struct SimFlight {
     endpoint: EndpointId,
     version: u64,
     began: Monotonic,
+    /// Bytes of its payload.
+    bytes: usize,
+    is_manual: bool,
     /// Whether it finds out if a paused endpoint works again.
     is_probe: bool,
 }
@@ -67,6 +70,11 @@ pub(super) struct Oracle {
 }
 
 impl Oracle {
+    /// Bytes of each attempt in flight that nobody asked for.
+    pub(super) fn bytes_in_flight(&self) -> impl Iterator<Item = usize> {
+        self.flights.iter().filter(|flight| !flight.is_manual).map(|flight| flight.bytes)
+    }
+
     /// An attempt begins.
     ///
     /// # Panics
@@ -102,6 +110,8 @@ impl Oracle {
         }
         self.flights.push(SimFlight {
             delivery: held.id,
+            bytes: held.bytes,
+            is_manual: held.manual,
             org: endpoint.org_id,
             endpoint: id,
             version: endpoint.version,

@@ -6,14 +6,12 @@ use std::time::Duration;
 
 use super::model::{Held, ModelStore, SimEvent, SimOutcome, SimPlan};
 use super::oracle::{LIMITS, Oracle};
-use crate::delivery::admission::{Admission, Granted, Next, Offer, Start, Target};
+use crate::delivery::admission::{Admission, Granted, Next, Offer, Reserved, Start, Target};
 use crate::delivery::recorder_backlog::RecorderBacklog;
 use crate::domain::{Endpoint, EndpointId, OrgId};
 use crate::runtime::Monotonic;
 use crate::store::OrgEndpoints;
 
-/// Bytes of every payload.
-const BYTES: usize = 10;
 /// Shorter than the longest outage.
 pub(super) const LEASE: Duration = Duration::from_secs(20);
 /// The longest attempt.
@@ -133,7 +131,7 @@ impl Server {
                     self.admission.in_flight() + self.admission.reserved() < LIMITS.slots;
                 let (held, free) =
                     (self.admission.held_of(endpoint.id), self.admission.unpromised());
-                let offer = self.admission.offer(endpoint, of_org.version, BYTES, now);
+                let offer = self.admission.offer(endpoint, of_org.version, event.bytes, now);
                 let leased = offer == Offer::Start;
                 let reserved = leased.then_some((endpoint.id, 1, held));
                 self.oracle.reserved(reserved.as_slice(), free, now);
@@ -166,7 +164,8 @@ impl Server {
         now: Monotonic,
     ) {
         for plan in batch.plans.iter().filter(|plan| plan.leased) {
-            self.admission.unreserve(plan.endpoint.id, 1);
+            let (endpoint, bytes) = (plan.endpoint.id, plan.event.bytes);
+            self.admission.unreserve(Reserved { endpoint, count: 1, bytes });
         }
         let Some(leased) = leased else { return };
         self.planned_for.clear();
@@ -189,9 +188,9 @@ impl Server {
             self.queued += 1;
             let held = Held { queued: self.queued, ..held };
             let queued = if held.manual {
-                self.admission.push_manual(held.endpoint, held, BYTES)
+                self.admission.push_manual(held.endpoint, held, held.bytes)
             } else {
-                self.admission.push(held.endpoint, held, BYTES)
+                self.admission.push(held.endpoint, held, held.bytes)
             };
             if let Err(held) = queued {
                 self.reports.push_back((held, SimOutcome::Released));
@@ -259,18 +258,22 @@ impl Server {
     }
 
     /// Gives the places of a claim back, and queues what it leased; `None` when it failed.
-    pub(super) fn claimed(&mut self, claim: &SimClaim, leased: Option<Vec<Held>>) {
-        let mut counts: HashMap<EndpointId, usize> = HashMap::new();
-        for held in leased.iter().flatten() {
-            *counts.entry(held.endpoint).or_default() += 1;
-        }
-        if leased.is_some() {
-            self.admission.claimed(&claim.granted, &counts, false);
+    pub(super) fn claimed(
+        &mut self,
+        claim: &SimClaim,
+        claimed: Option<(Vec<Held>, HashMap<EndpointId, usize>)>,
+    ) {
+        if let Some((leased, too_large)) = &claimed {
+            let mut counts: HashMap<EndpointId, usize> = HashMap::new();
+            for held in leased {
+                *counts.entry(held.endpoint).or_default() += 1;
+            }
+            self.admission.claimed(&claim.granted, &counts, too_large, false);
         }
         for granted in &claim.granted {
-            self.admission.unreserve(granted.target.endpoint.id, granted.count);
+            self.admission.unreserve(granted.reserved());
         }
-        self.queue(leased.unwrap_or_default());
+        self.queue(claimed.map(|(leased, _)| leased).unwrap_or_default());
     }
 
     /// Applies a change of an organisation's endpoints.
@@ -303,6 +306,11 @@ impl Server {
         assert!(it.in_flight() <= LIMITS.slots, "more in flight than slots");
         let places = it.waiting() + it.reserved() + it.in_flight();
         assert!(places <= LIMITS.places, "more in memory than places");
+        let waiting = store.endpoints.keys().flat_map(|id| it.waiting_for(*id));
+        let waiting = waiting.filter(|held| !held.manual).map(|held| held.bytes);
+        let all: Vec<usize> = waiting.chain(self.oracle.bytes_in_flight()).collect();
+        let bytes = all.iter().sum::<usize>() - all.iter().max().copied().unwrap_or_default();
+        assert!(bytes <= LIMITS.bytes, "{bytes} bytes in memory beside the largest delivery");
         self.left.retain(|id, endpoint| {
             let is_enabled = store.endpoints[endpoint].disabled_reason.is_none();
             is_enabled && store.is_free(*id, now)

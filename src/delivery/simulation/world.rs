@@ -8,6 +8,7 @@ use uuid::Uuid;
 
 use super::model::{Held, ModelStore, SimEvent, SimOutcome};
 use super::numbers::Numbers;
+use super::oracle::LIMITS;
 use super::server::{CROWD_FROM, Server, SimBatch, SimClaim, is_healthy_org};
 use crate::delivery::admission::Ticket;
 use crate::delivery::breaker::AttemptSignal;
@@ -320,6 +321,16 @@ impl World {
         self.after(Duration::ZERO, Step::Store(server));
     }
 
+    /// Payloads of healthy organisations are small. Some of the others are larger than any share.
+    pub(super) fn payload_bytes(&mut self, org: u128) -> usize {
+        match self.numbers.below(24) {
+            _ if is_healthy_org(org) => 10,
+            0 => LIMITS.bytes * 9 / 10,
+            1..8 => 10,
+            _ => 10 + self.numbers.index(LIMITS.bytes / 6),
+        }
+    }
+
     fn post(&mut self) {
         if !self.is_trouble() {
             return;
@@ -334,7 +345,9 @@ impl World {
         let number = self.next_event;
         // One in eight is a copy of something that was posted before.
         let key = if self.numbers.one_in(8) { 1 + self.numbers.below(number) } else { number };
-        let event = SimEvent { org: OrgId::from_uuid(Uuid::from_u128(org.into())), number, key };
+        let bytes = self.payload_bytes(org.into());
+        let org = OrgId::from_uuid(Uuid::from_u128(org.into()));
+        let event = SimEvent { org, number, key, bytes };
         let server = usize::try_from(server).unwrap_or(0);
         self.accept(server, event);
         let wait = self.numbers.millis(1, if orgs > 5 { 60 } else { 120 });

@@ -39,6 +39,8 @@ pub struct LeaseGrant {
     pub ordered: bool,
     /// How many, at most; of ordered deliveries, one.
     pub deliveries_max: usize,
+    /// Bytes of their payloads together, at most.
+    pub bytes_max: usize,
 }
 
 /// A delivery that a claim has leased.
@@ -56,6 +58,15 @@ pub struct ClaimedDelivery {
     pub ordered: bool,
     /// The lease.
     pub lease: Lease,
+}
+
+/// What a claim has leased.
+#[derive(Clone, Debug, Default)]
+pub struct ClaimedDeliveries {
+    /// The deliveries, the longest due first.
+    pub deliveries: Vec<ClaimedDelivery>,
+    /// The bytes of the first delivery of an endpoint that was not leased because it did not fit.
+    pub too_large: HashMap<EndpointId, usize>,
 }
 
 impl System<'_> {
@@ -79,25 +90,23 @@ impl System<'_> {
         due_scan::find_any(|after| due_index::enabled(engine, after), from).await
     }
 
-    /// Leases deliveries that are due at `now`, of each endpoint at most as many as granted, those that are due
-    /// longest first. Two callers never hold one delivery. Of ordered deliveries to one endpoint only the oldest is
-    /// leased, and only while no other one is. The payloads of what is leased have at most `bytes_max` bytes
-    /// together, unless it is only one delivery.
+    /// Leases deliveries that are due at `now`, of each endpoint at most as many, and as many bytes, as granted, those that
+    /// are due longest first. Two callers never hold one delivery. Of ordered deliveries to one endpoint only the oldest is
+    /// leased, and only while no other one is.
     ///
     /// A delivery whose event cannot be read is left out, with an error in the log; it is not claimed again
     /// before the lease ends. One whose event is not kept any more, or has no payload, becomes a dead letter.
     pub async fn lease_deliveries(
         self,
         grants: &[LeaseGrant],
-        bytes_max: usize,
         lease: Lease,
         now: Timestamp,
-    ) -> Result<Vec<ClaimedDelivery>> {
+    ) -> Result<ClaimedDeliveries> {
         if grants.iter().all(|grant| grant.deliveries_max == 0) {
-            return Ok(Vec::new());
+            return Ok(ClaimedDeliveries::default());
         }
         let claim = async {
-            let request = LeaseRequest { grants, bytes_max, lease, now };
+            let request = LeaseRequest { grants, lease, now };
             match &*self.0.engine {
                 // Boxed: they are large, and would be moved from one caller's future to the next.
                 Engine::Sqlite(_) => Box::pin(sqlite::lease(&self.0.engine, request)).await,
@@ -106,7 +115,7 @@ impl System<'_> {
         };
         let claimed = timed(&self.0.metrics, DbOperation::ClaimDeliveries, claim).await?;
         self.expire(&claimed.without_event, lease, now).await;
-        Ok(claimed.deliveries)
+        Ok(claimed.claimed)
     }
 
     /// Gives up deliveries whose event is not kept any more. What fails is tried again with their next lease.
@@ -125,7 +134,6 @@ impl System<'_> {
 #[derive(Clone, Copy)]
 struct LeaseRequest<'a> {
     grants: &'a [LeaseGrant],
-    bytes_max: usize,
     lease: Lease,
     now: Timestamp,
 }
@@ -145,9 +153,17 @@ type EventKey = (EventId, Timestamp);
 /// What a claim has leased.
 #[derive(Default)]
 struct Claimed {
-    deliveries: Vec<ClaimedDelivery>,
+    claimed: ClaimedDeliveries,
     /// Those whose event is not kept any more.
     without_event: Vec<(OrgId, DeliveryId)>,
+}
+
+/// The rows that a claim has leased.
+#[derive(Default)]
+struct LeasedRows {
+    rows: Vec<LeasedRow>,
+    /// See [`ClaimedDeliveries::too_large`].
+    too_large: HashMap<EndpointId, usize>,
 }
 
 /// A row that a claim has leased.
@@ -190,7 +206,8 @@ fn event_keys(leased: &[LeasedRow]) -> Vec<EventKey> {
 }
 
 /// The deliveries of leased rows, the longest due first, with the events read from `events`.
-fn claimed(mut leased: Vec<LeasedRow>, events: &[Row], lease: Lease) -> Claimed {
+fn claimed(leased: LeasedRows, events: &[Row], lease: Lease) -> Claimed {
+    let LeasedRows { rows: mut leased, too_large } = leased;
     leased.sort_by_key(|row| (row.was_due_at, row.id));
     let mut known: HashMap<EventKey, Option<Arc<Event>>> = HashMap::new();
     let mut all_told = true;
@@ -207,12 +224,13 @@ fn claimed(mut leased: Vec<LeasedRow>, events: &[Row], lease: Lease) -> Claimed 
         }
     }
     let mut claimed = Claimed::default();
+    claimed.claimed.too_large = too_large;
     for row in leased {
         let LeasedRow { org, id, event, endpoint_id, attempts, ordered, was_due_at: _ } = row;
         if let Some(Some(event)) = known.get(&event) {
             let event = Arc::clone(event);
             let delivery = ClaimedDelivery { id, event, endpoint_id, attempts, ordered, lease };
-            claimed.deliveries.push(delivery);
+            claimed.claimed.deliveries.push(delivery);
         } else if all_told {
             claimed.without_event.push((org, id));
         } else {

@@ -3,12 +3,15 @@
 //! Two statements: the lease, in the pending deliveries only, and then the events, whose days are constants by
 //! then, so that partitions of other days cost nothing.
 
+use std::collections::HashMap;
+
 use sqlx::AssertSqlSafe;
 use uuid::Uuid;
 
 use super::due_index::{IS_SENT_TO, head, kept};
-use super::{Claimed, EventKey, LeaseRequest, LeasedRow, claimed, event_keys, if_readable};
-use crate::domain::EndpointId;
+use super::{
+    Claimed, EventKey, LeaseRequest, LeasedRow, LeasedRows, claimed, event_keys, if_readable,
+};
 use crate::store::engine::{
     Args, Dialect, Engine, PgSession, Row, Tx, answered, args, column, timestamptz,
 };
@@ -18,23 +21,20 @@ use crate::store::{Result, events};
 pub(super) async fn lease(engine: &Engine, request: LeaseRequest<'_>) -> Result<Claimed> {
     let mut tx = engine.begin().await?;
     let leased = leases(&mut tx, &request).await?;
-    let events = events(tx.postgres()?, &event_keys(&leased)).await?;
+    let events = events(tx.postgres()?, &event_keys(&leased.rows)).await?;
     tx.commit().await?;
     Ok(claimed(leased, &events, request.lease))
 }
 
 /// [`lease`] without reading the events.
-pub(super) async fn lease_only(
-    engine: &Engine,
-    request: LeaseRequest<'_>,
-) -> Result<Vec<LeasedRow>> {
+pub(super) async fn lease_only(engine: &Engine, request: LeaseRequest<'_>) -> Result<LeasedRows> {
     let mut tx = engine.begin().await?;
     let leased = leases(&mut tx, &request).await?;
     tx.commit().await?;
     Ok(leased)
 }
 
-async fn leases(tx: &mut Tx<'_>, request: &LeaseRequest<'_>) -> Result<Vec<LeasedRow>> {
+async fn leases(tx: &mut Tx<'_>, request: &LeaseRequest<'_>) -> Result<LeasedRows> {
     let mut heads: Vec<Uuid> = request.grants(true).map(|grant| grant.endpoint.uuid()).collect();
     if !heads.is_empty() {
         // One instance at a time decides which delivery is next at an ordered endpoint, and reads once it has the
@@ -44,25 +44,31 @@ async fn leases(tx: &mut Tx<'_>, request: &LeaseRequest<'_>) -> Result<Vec<Lease
         heads = tx.list(lock, args![heads], |row| row.get("id")).await?;
     }
     let args = lease_args(heads, request);
-    let rows = tx.all(lease_sql(), args).await?;
-    let read = |row: &Row| if_readable(LeasedRow::read(row));
-    Ok(rows.iter().filter_map(read).collect())
+    let mut leased = LeasedRows::default();
+    for row in tx.all(lease_sql(), args).await? {
+        if let Some(bytes) = row.get_opt("too_large")? {
+            leased.too_large.insert(row.get("endpoint_id")?, bytes);
+        } else {
+            leased.rows.extend(if_readable(LeasedRow::read(&row)));
+        }
+    }
+    Ok(leased)
 }
 
-/// The statement that leases. `found` has what may be leased of each endpoint; `fitting` adds up its bytes, the first
-/// of every endpoint ahead of the second of any; `held` locks it.
+/// The statement that leases. `found` has what may be leased of each endpoint; `summed` adds up its bytes; `held` locks
+/// what fits. Of each endpoint the first that does not fit is returned, too, with its size.
 fn lease_sql() -> String {
     const KEY: &str = "d.org_id, d.created_at, d.id, d.due_at, d.payload_bytes";
     format!(
         "WITH granted AS MATERIALIZED (
-             SELECT g.place, g.most, p.id, p.ordered, p.cancel_before
-             FROM unnest($2::uuid[], $3::bigint[]) WITH ORDINALITY AS g (endpoint_id, most, place)
+             SELECT g.most, g.bytes_max, p.id, p.ordered, p.cancel_before
+             FROM unnest($2::uuid[], $3::bigint[], $4::bigint[]) AS g (endpoint_id, most, bytes_max)
              CROSS JOIN LATERAL (
                  SELECT * FROM endpoints p WHERE p.id = g.endpoint_id AND {IS_SENT_TO} LIMIT 1
              ) p
          ), found AS (
-             SELECT d.*, g.place, g.most, false AS ordered,
-                    row_number() OVER (PARTITION BY g.place ORDER BY d.due_at) AS nth
+             SELECT d.*, g.id AS endpoint_id, g.most, g.bytes_max, false AS ordered,
+                    row_number() OVER (PARTITION BY g.id ORDER BY d.due_at, d.id) AS nth
              FROM granted g
              CROSS JOIN LATERAL (
                  (SELECT {KEY} FROM pending_deliveries d
@@ -81,34 +87,38 @@ fn lease_sql() -> String {
                   ORDER BY d.created_at LIMIT g.most)
              ) d
              UNION ALL
-             SELECT {KEY}, 0 AS place, 1 AS most, true AS ordered, 1 AS nth
-             FROM unnest($4::uuid[]) AS h (endpoint_id)
+             SELECT {KEY}, h.endpoint_id, 1 AS most, h.bytes_max, true AS ordered, 1 AS nth
+             FROM unnest($5::uuid[], $6::bigint[]) AS h (endpoint_id, bytes_max)
              JOIN endpoints p ON p.id = h.endpoint_id
              CROSS JOIN LATERAL {}
              WHERE {IS_SENT_TO} AND p.ordered AND d.lease_token IS NULL AND d.due_at <= $1
                AND NOT EXISTS (SELECT 1 FROM pending_deliveries l
                                WHERE l.ordered AND l.lease_token IS NOT NULL
                                  AND l.endpoint_id = h.endpoint_id)
-         ), fitting AS MATERIALIZED (
-             SELECT f.*, sum(f.payload_bytes) OVER ranking AS bytes, row_number() OVER ranking AS number
+         ), summed AS MATERIALIZED (
+             SELECT f.*, sum(f.payload_bytes) OVER (PARTITION BY f.endpoint_id, f.ordered
+                                                    ORDER BY f.nth ROWS UNBOUNDED PRECEDING) AS bytes
              FROM found f WHERE f.nth <= f.most
-             WINDOW ranking AS (ORDER BY f.nth, f.place, f.due_at, f.id ROWS UNBOUNDED PRECEDING)
          ), held AS MATERIALIZED (
              SELECT d.place_in_table, f.due_at, f.ordered
-             FROM (SELECT * FROM fitting WHERE bytes <= $5 OR number = 1
-                   ORDER BY org_id, created_at, id) f
+             FROM (SELECT * FROM summed WHERE bytes <= bytes_max ORDER BY org_id, created_at, id) f
              CROSS JOIN LATERAL (
                  SELECT d.ctid AS place_in_table FROM pending_deliveries d
                  WHERE d.org_id = f.org_id AND d.created_at = f.created_at AND d.id = f.id
                    AND d.lease_token IS NULL AND d.due_at <= $1
                  FOR UPDATE SKIP LOCKED
              ) d
+         ), leased AS (
+             UPDATE pending_deliveries d SET due_at = $7, lease_token = $8
+             FROM held h
+             WHERE d.ctid = h.place_in_table
+             RETURNING d.org_id, d.id, d.event_id, d.event_received_at, d.endpoint_id, d.attempts,
+                       h.ordered, h.due_at AS was_due_at
          )
-         UPDATE pending_deliveries d SET due_at = $6, lease_token = $7
-         FROM held h
-         WHERE d.ctid = h.place_in_table
-         RETURNING d.org_id, d.id, d.event_id, d.event_received_at, d.endpoint_id, d.attempts, h.ordered,
-                   h.due_at AS was_due_at",
+         SELECT *, NULL::bigint AS too_large FROM leased
+         UNION ALL
+         SELECT org_id, id, NULL, NULL, endpoint_id, NULL, ordered, due_at, payload_bytes::bigint
+         FROM summed WHERE bytes > bytes_max AND bytes - payload_bytes <= bytes_max",
         kept(Dialect::Postgres, "g.id", "g.cancel_before"),
         head(Dialect::Postgres, "h.endpoint_id", "p.cancel_before"),
     )
@@ -116,13 +126,21 @@ fn lease_sql() -> String {
 
 /// The parameters of [`lease_sql`]. `heads` are the ordered endpoints that this instance has locked.
 fn lease_args(heads: Vec<Uuid>, request: &LeaseRequest<'_>) -> Args<'static> {
-    let (endpoints, most): (Vec<EndpointId>, Vec<usize>) =
-        request.grants(false).map(|grant| (grant.endpoint, grant.deliveries_max)).unzip();
-    let endpoints: Vec<Uuid> = endpoints.into_iter().map(EndpointId::uuid).collect();
-    let most: Vec<i64> =
-        most.into_iter().map(|most| i64::try_from(most).unwrap_or(i64::MAX)).collect();
+    let number = |number: usize| i64::try_from(number).unwrap_or(i64::MAX);
+    let (mut endpoints, mut most, mut bytes): (Vec<Uuid>, Vec<i64>, Vec<i64>) = <_>::default();
+    for grant in request.grants(false) {
+        endpoints.push(grant.endpoint.uuid());
+        most.push(number(grant.deliveries_max));
+        bytes.push(number(grant.bytes_max));
+    }
+    let of_heads: HashMap<Uuid, i64> = request
+        .grants(true)
+        .map(|grant| (grant.endpoint.uuid(), number(grant.bytes_max)))
+        .collect();
+    let head_bytes: Vec<i64> =
+        heads.iter().map(|head| of_heads.get(head).copied().unwrap_or_default()).collect();
     let lease = request.lease;
-    args![request.now, endpoints, most, heads, request.bytes_max, lease.until, lease.token.uuid()]
+    args![request.now, endpoints, most, bytes, heads, head_bytes, lease.until, lease.token.uuid()]
 }
 
 /// Events by their keys, those that are there. Those of days that were dropped are held apart.

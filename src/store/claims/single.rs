@@ -2,7 +2,10 @@
 
 use std::collections::HashSet;
 
-use super::{ClaimedDelivery, EventKey, LeaseGrant, LeaseRequest, LeasedRow, claimed, event_keys};
+use super::{
+    ClaimedDeliveries, ClaimedDelivery, EventKey, LeaseGrant, LeaseRequest, LeasedRow, LeasedRows,
+    claimed, event_keys,
+};
 use super::{postgres, sqlite};
 use crate::domain::{DeliveryId, Lease, LeaseToken, OrgId, Timestamp};
 use crate::store::engine::{Engine, Row, Tx, args};
@@ -12,7 +15,7 @@ use crate::store::{Result, System, events};
 #[derive(Debug, Default)]
 pub struct ReadableDeliveries {
     /// Those whose events were read.
-    pub deliveries: Vec<ClaimedDelivery>,
+    pub claimed: ClaimedDeliveries,
     /// The others. They are not claimed again before the lease ends.
     pub unreadable: Vec<DeliveryId>,
 }
@@ -45,9 +48,10 @@ impl System<'_> {
         let Some(leased) = tx.find(sql, args, LeasedRow::read).await? else { return Ok(None) };
         let events = event(&mut tx, leased.event).await?;
         tx.commit().await?;
-        let claimed = claimed(vec![leased], &events, lease);
+        let leased = LeasedRows { rows: vec![leased], ..LeasedRows::default() };
+        let claimed = claimed(leased, &events, lease);
         self.expire(&claimed.without_event, lease, now).await;
-        Ok(claimed.deliveries.into_iter().next())
+        Ok(claimed.claimed.deliveries.into_iter().next())
     }
 
     /// [`Self::lease_deliveries`] of one endpoint, for a claim that fails although the store can be reached: what is due is
@@ -56,18 +60,17 @@ impl System<'_> {
     pub async fn lease_readable(
         self,
         grant: LeaseGrant,
-        bytes_max: usize,
         lease: Lease,
         now: Timestamp,
     ) -> Result<ReadableDeliveries> {
         let engine = &*self.0.engine;
-        let request = LeaseRequest { grants: &[grant], bytes_max, lease, now };
+        let request = LeaseRequest { grants: &[grant], lease, now };
         let leased = match engine {
             Engine::Sqlite(_) => Box::pin(sqlite::lease_only(engine, request)).await?,
             Engine::Postgres(_) => Box::pin(postgres::lease_only(engine, request)).await?,
         };
         let (mut events, mut unread) = (Vec::new(), HashSet::new());
-        for key in event_keys(&leased) {
+        for key in event_keys(&leased.rows) {
             // A transaction each: it ends with the first statement that fails.
             let mut tx = engine.begin().await?;
             match event(&mut tx, key).await {
@@ -79,12 +82,13 @@ impl System<'_> {
                 }
             }
         }
-        let (unread, leased): (Vec<_>, Vec<_>) =
-            leased.into_iter().partition(|row| unread.contains(&row.event));
+        let (unread, rows): (Vec<_>, Vec<_>) =
+            leased.rows.into_iter().partition(|row| unread.contains(&row.event));
+        let leased = LeasedRows { rows, too_large: leased.too_large };
         let claimed = claimed(leased, &events, lease);
         self.expire(&claimed.without_event, lease, now).await;
         let unreadable = unread.into_iter().map(|row| row.id).collect();
-        Ok(ReadableDeliveries { deliveries: claimed.deliveries, unreadable })
+        Ok(ReadableDeliveries { claimed: claimed.claimed, unreadable })
     }
 
     /// Makes the deliveries that are held under one lease due at `now`, and returns how many those were: for

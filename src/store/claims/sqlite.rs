@@ -7,7 +7,9 @@ use sqlx::Arguments;
 use uuid::Uuid;
 
 use super::due_index::{IS_SENT_TO, head};
-use super::{Claimed, LeaseGrant, LeaseRequest, LeasedRow, claimed, event_keys, if_readable};
+use super::{
+    Claimed, LeaseGrant, LeaseRequest, LeasedRow, LeasedRows, claimed, event_keys, if_readable,
+};
 use crate::domain::{EndpointId, Lease, Timestamp};
 use crate::store::engine::{Dialect, Engine, MultiRow, Row, Script, Tx, args, id_list};
 use crate::store::{Result, events};
@@ -16,46 +18,41 @@ use crate::store::{Result, events};
 struct Candidate {
     leased: LeasedRow,
     payload_bytes: usize,
-    /// Its number among those of its endpoint, and the number of the endpoint's grant.
-    rank: (usize, usize),
 }
 
 /// Leases the due deliveries of the granted endpoints.
 pub(super) async fn lease(engine: &Engine, request: LeaseRequest<'_>) -> Result<Claimed> {
     let mut tx = engine.begin_long().await?;
     let (leased, mut script) = leases(&mut tx, &request).await?;
-    if leased.is_empty() {
-        return Ok(Claimed::default());
+    if leased.rows.is_empty() {
+        return Ok(claimed(leased, &[], request.lease));
     }
     let place = script.len();
     script.push(&EVENTS);
-    script.bind(id_list(event_keys(&leased).into_iter().map(|(id, _)| id.uuid())))?;
+    script.bind(id_list(event_keys(&leased.rows).into_iter().map(|(id, _)| id.uuid())))?;
     let answers = tx.finish(script).await?;
     let events = answers.get(place).map_or(&[][..], |answer| &answer.rows);
     Ok(claimed(leased, events, request.lease))
 }
 
 /// [`lease`] without reading the events.
-pub(super) async fn lease_only(
-    engine: &Engine,
-    request: LeaseRequest<'_>,
-) -> Result<Vec<LeasedRow>> {
+pub(super) async fn lease_only(engine: &Engine, request: LeaseRequest<'_>) -> Result<LeasedRows> {
     let mut tx = engine.begin_long().await?;
     let (leased, script) = leases(&mut tx, &request).await?;
-    if !leased.is_empty() {
+    if !leased.rows.is_empty() {
         tx.finish(script).await?;
     }
     Ok(leased)
 }
 
 /// What is leased, and the statements that do it.
-async fn leases(tx: &mut Tx<'_>, request: &LeaseRequest<'_>) -> Result<(Vec<LeasedRow>, Script)> {
+async fn leases(tx: &mut Tx<'_>, request: &LeaseRequest<'_>) -> Result<(LeasedRows, Script)> {
     let mut found = heads(tx, request).await?;
     found.extend(unordered(tx, request).await?);
-    let leased = fitting(found, request.bytes_max);
+    let leased = fitting(found, request.grants);
     let mut script = Script::default();
-    push_leases(&mut script, &leased, request.lease)?;
-    Ok((leased.into_iter().map(|candidate| candidate.leased).collect(), script))
+    push_leases(&mut script, &leased.rows, request.lease)?;
+    Ok((leased, script))
 }
 
 /// The columns that [`Candidate::read`] reads of pending deliveries `d`.
@@ -66,7 +63,7 @@ const CANDIDATE: &str =
 impl Candidate {
     fn read(row: &Row) -> Result<Self> {
         let payload_bytes = row.get("payload_bytes")?;
-        Ok(Self { leased: LeasedRow::read(row)?, payload_bytes, rank: (0, 0) })
+        Ok(Self { leased: LeasedRow::read(row)?, payload_bytes })
     }
 
     /// Those of the rows that can be read.
@@ -97,8 +94,8 @@ async fn heads(tx: &mut Tx<'_>, request: &LeaseRequest<'_>) -> Result<Vec<Candid
 /// The endpoints that are granted deliveries in any order, by how they are read.
 #[derive(Default)]
 struct GrantedEndpoints {
-    /// With how many each may get and the number of its grant.
-    all: BTreeMap<EndpointId, (usize, usize)>,
+    /// With how many each may get.
+    all: BTreeMap<EndpointId, usize>,
     /// Endpoints of which nothing is being cancelled.
     plain: Vec<EndpointId>,
     /// Those of them whose ordered deliveries are read like the others.
@@ -128,9 +125,7 @@ async fn granted(tx: &mut Tx<'_>, grants: Vec<LeaseGrant>) -> Result<GrantedEndp
             granted.not_ordered.extend((!ordered).then_some(id));
         }
     }
-    let numbered = grants.iter().enumerate();
-    granted.all =
-        numbered.map(|(n, grant)| (grant.endpoint, (grant.deliveries_max, n + 1))).collect();
+    granted.all = grants.iter().map(|grant| (grant.endpoint, grant.deliveries_max)).collect();
     Ok(granted)
 }
 
@@ -160,7 +155,7 @@ async fn unordered(tx: &mut Tx<'_>, request: &LeaseRequest<'_>) -> Result<Vec<Ca
         }
     }
     for (endpoint, ordered, until) in &granted.cancelling {
-        let most = granted.all.get(endpoint).map_or(0, |(most, _)| *most);
+        let most = granted.all.get(endpoint).copied().unwrap_or_default();
         let sql = format!(
             "SELECT {CANDIDATE}, false AS ordered
              FROM pending_deliveries d INDEXED BY pending_by_endpoint
@@ -171,49 +166,50 @@ async fn unordered(tx: &mut Tx<'_>, request: &LeaseRequest<'_>) -> Result<Vec<Ca
         let args = args![*endpoint, *until, request.now, !*ordered, most];
         found.extend(Candidate::of(&tx.all(sql, args).await?));
     }
-    Ok(ranked(found, &granted.all))
+    Ok(first_due(found, &granted.all))
 }
 
 /// Endpoints by how many deliveries are read of each: a power of two, so that a few statements do for all.
 fn by_limit(
     endpoints: &[EndpointId],
-    granted: &BTreeMap<EndpointId, (usize, usize)>,
+    granted: &BTreeMap<EndpointId, usize>,
 ) -> BTreeMap<usize, Vec<Uuid>> {
     let mut by_limit: BTreeMap<usize, Vec<Uuid>> = BTreeMap::new();
     for endpoint in endpoints {
-        let most = granted.get(endpoint).map_or(0, |(most, _)| *most);
+        let most = granted.get(endpoint).copied().unwrap_or_default();
         by_limit.entry(most.next_power_of_two()).or_default().push(endpoint.uuid());
     }
     by_limit
 }
 
-/// Numbers the deliveries of each endpoint by their due times and drops those beyond its grant.
-fn ranked(
-    mut found: Vec<Candidate>,
-    granted: &BTreeMap<EndpointId, (usize, usize)>,
-) -> Vec<Candidate> {
+/// Sorts deliveries by their due times and drops those beyond the grants of their endpoints.
+fn first_due(mut found: Vec<Candidate>, granted: &BTreeMap<EndpointId, usize>) -> Vec<Candidate> {
     found.sort_by_key(|candidate| (candidate.leased.was_due_at, candidate.leased.id));
     let mut counts: BTreeMap<EndpointId, usize> = BTreeMap::new();
-    found.retain_mut(|candidate| {
+    found.retain(|candidate| {
         let count = counts.entry(candidate.leased.endpoint_id).or_default();
-        let (most, number) =
-            granted.get(&candidate.leased.endpoint_id).copied().unwrap_or_default();
         *count += 1;
-        candidate.rank = (*count, number);
-        *count <= most
+        granted.get(&candidate.leased.endpoint_id).is_some_and(|most| *count <= *most)
     });
     found
 }
 
-/// The candidates whose payloads fit, the first of every endpoint ahead of the second of any; at least one.
-fn fitting(mut candidates: Vec<Candidate>, bytes_max: usize) -> Vec<Candidate> {
-    candidates.sort_by_key(|candidate| candidate.rank);
-    let mut bytes: usize = 0;
-    let fits = |(number, candidate): &(usize, Candidate)| {
-        bytes = bytes.saturating_add(candidate.payload_bytes);
-        *number == 0 || bytes <= bytes_max
-    };
-    candidates.into_iter().enumerate().take_while(fits).map(|(_, candidate)| candidate).collect()
+/// The first candidates of each endpoint, as long as their payloads fit.
+fn fitting(candidates: Vec<Candidate>, grants: &[LeaseGrant]) -> LeasedRows {
+    let mut left: BTreeMap<EndpointId, usize> =
+        grants.iter().map(|grant| (grant.endpoint, grant.bytes_max)).collect();
+    let mut leased = LeasedRows::default();
+    for Candidate { leased: row, payload_bytes } in candidates {
+        let endpoint = row.endpoint_id;
+        let left = left.entry(endpoint).or_default();
+        if !leased.too_large.contains_key(&endpoint) && payload_bytes <= *left {
+            *left -= payload_bytes;
+            leased.rows.push(row);
+        } else {
+            leased.too_large.entry(endpoint).or_insert(payload_bytes);
+        }
+    }
+    leased
 }
 
 /// Takes the leases, by the keys of the rows.
@@ -238,10 +234,10 @@ static EVENTS: LazyLock<String> = LazyLock::new(|| {
     )
 });
 
-fn push_leases(script: &mut Script, candidates: &[Candidate], lease: Lease) -> Result<()> {
-    script.push_rows(&LEASES, candidates, |arguments, candidate| {
-        let id = candidate.leased.id;
-        arguments.add(candidate.leased.org.uuid())?;
+fn push_leases(script: &mut Script, rows: &[LeasedRow], lease: Lease) -> Result<()> {
+    script.push_rows(&LEASES, rows, |arguments, row| {
+        let id = row.id;
+        arguments.add(row.org.uuid())?;
         arguments.add(id.created_at().micros())?;
         arguments.add(id.uuid())?;
         arguments.add(lease.until.micros())?;

@@ -1,13 +1,16 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use hookgate::domain::{DeliveryFilter, Endpoint, EndpointId, InstanceId, Lease, LeaseToken};
-use hookgate::store::{ClaimedDelivery, LeaseGrant};
+use hookgate::domain::{
+    Actor, DeliveryFilter, DeliveryPolicy, Endpoint, EndpointId, InstanceId, Lease, LeaseToken,
+    OrgId,
+};
+use hookgate::store::{ClaimedDeliveries, LeaseGrant};
 use tokio::task::JoinSet;
 
 use super::fixtures::{
     FIRST_PAGE, add_endpoint, add_org, at, claim, claim_from, org_with_deliveries, persist, room,
-    some_event,
+    some_endpoint, some_event,
 };
 use super::{Subject, on_both};
 use crate::support::store::{Room, due_endpoints};
@@ -22,7 +25,7 @@ on_both!(
     endpoints_left_out_keep_their_deliveries,
     claimers_at_once_never_share_a_delivery,
     claim_takes_as_many_of_each_endpoint_as_are_granted,
-    claim_brings_no_more_bytes_than_asked_for_but_at_least_one_delivery,
+    claim_brings_no_more_bytes_of_an_endpoint_than_granted_and_tells_what_did_not_fit,
     nothing_is_claimed_of_a_disabled_or_removed_endpoint_or_of_one_to_pull_from,
     what_is_being_cancelled_is_not_claimed,
     event_that_cannot_be_read_stops_no_claim,
@@ -154,25 +157,62 @@ async fn claim_takes_as_many_of_each_endpoint_as_are_granted(subject: &Subject) 
         org,
         ordered: false,
         deliveries_max,
+        bytes_max: usize::MAX,
     };
     let grants = [grant(first, &busy, 3), grant(second, &quiet, 5), grant(third, &left_out, 0)];
-    let claimed = lease(subject, &grants, usize::MAX >> 1).await;
+    let claimed = lease(subject, &grants).await.deliveries;
     let of = |id| claimed.iter().filter(|claimed| claimed.endpoint_id == id).count();
     assert_eq!((of(busy.id), of(quiet.id), of(left_out.id)), (3, 2, 0));
 }
 
-async fn claim_brings_no_more_bytes_than_asked_for_but_at_least_one_delivery(subject: &Subject) {
+async fn claim_brings_no_more_bytes_of_an_endpoint_than_granted_and_tells_what_did_not_fit(
+    subject: &Subject,
+) {
     let (org, endpoint) = org_with_deliveries(subject, 5).await;
-    let grant = LeaseGrant { endpoint: endpoint.id, org, ordered: false, deliveries_max: 5 };
+    let (other_org, other) = org_with_deliveries(subject, 5).await;
+    let (ordered_org, ordered) = org_with_ordered_delivery(subject).await;
     let bytes = some_event(org, "a.b", at(0)).payload.len();
-    assert_eq!(lease(subject, &[grant], 2 * bytes + 1).await.len(), 2);
-    assert_eq!(lease(subject, &[grant], 0).await.len(), 1);
-    assert_eq!(lease(subject, &[grant], usize::MAX >> 1).await.len(), 2);
+    let claim = async |bytes_max: [usize; 3]| {
+        let ids = [(org, endpoint.id), (other_org, other.id), (ordered_org, ordered)];
+        let grants: Vec<LeaseGrant> = ids
+            .into_iter()
+            .zip(bytes_max)
+            .map(|((org, endpoint), bytes_max)| LeaseGrant {
+                bytes_max,
+                ordered: endpoint == ordered,
+                ..grant(org, endpoint)
+            })
+            .collect();
+        let claimed = lease(subject, &grants).await;
+        let count = |id| claimed.deliveries.iter().filter(|it| it.endpoint_id == id).count();
+        let size = |id| claimed.too_large.get(&id).copied();
+        ids.map(|(_, id)| (count(id), size(id)))
+    };
+    let found = claim([2 * bytes + 1, bytes - 1, bytes - 1]).await;
+    assert_eq!(found, [(2, Some(bytes)), (0, Some(bytes)), (0, Some(bytes))]);
+    assert_eq!(claim([0, 4 * bytes, bytes]).await, [(0, Some(bytes)), (4, Some(bytes)), (1, None)]);
+    assert_eq!(claim([3 * bytes, bytes, 0]).await, [(3, None), (1, None), (0, None)]);
 }
 
-async fn lease(subject: &Subject, grants: &[LeaseGrant], bytes: usize) -> Vec<ClaimedDelivery> {
+/// An organisation with one delivery to an ordered endpoint.
+async fn org_with_ordered_delivery(subject: &Subject) -> (OrgId, EndpointId) {
+    let org = add_org(subject).await;
+    let policy = DeliveryPolicy { ordered: true, ..DeliveryPolicy::default() };
+    let endpoint = Endpoint { policy, ..some_endpoint(org, "*") };
+    subject.store.insert_endpoint(org, &endpoint, &Actor::CLI).await.unwrap().unwrap();
+    let event = some_event(org, "a.b", at(0));
+    persist(subject, std::slice::from_ref(&event), at(0)).await;
+    (org, endpoint.id)
+}
+
+/// A grant for as many bytes as there are.
+fn grant(org: OrgId, endpoint: EndpointId) -> LeaseGrant {
+    LeaseGrant { endpoint, org, ordered: false, deliveries_max: 5, bytes_max: usize::MAX }
+}
+
+async fn lease(subject: &Subject, grants: &[LeaseGrant]) -> ClaimedDeliveries {
     let lease = room(0, at(60)).lease;
-    subject.store.system().lease_deliveries(grants, bytes, lease, at(0)).await.unwrap()
+    subject.store.system().lease_deliveries(grants, lease, at(0)).await.unwrap()
 }
 
 async fn nothing_is_claimed_of_a_disabled_or_removed_endpoint_or_of_one_to_pull_from(
@@ -184,8 +224,8 @@ async fn nothing_is_claimed_of_a_disabled_or_removed_endpoint_or_of_one_to_pull_
         subject.raw(&update, &update).await;
         assert_eq!(due_endpoints(&subject.store, at(0)).await, [], "{made}");
         assert_eq!(subject.store.system().oldest_due(at(0), &[]).await.unwrap(), None, "{made}");
-        let grant = LeaseGrant { endpoint: endpoint.id, org, ordered: false, deliveries_max: 5 };
-        assert_eq!(lease(subject, &[grant], usize::MAX >> 1).await.len(), 0, "{made}");
+        let claimed = lease(subject, &[grant(org, endpoint.id)]).await;
+        assert_eq!(claimed.deliveries.len(), 0, "{made}");
     }
 }
 
@@ -199,10 +239,11 @@ async fn what_is_being_cancelled_is_not_claimed(subject: &Subject) {
     let (sqlite, postgres) = set(&micros, &format!("'{}'", at(5)));
     subject.raw(&sqlite, &postgres).await;
     assert_eq!(due_endpoints(&subject.store, at(10)).await, []);
-    let grant = LeaseGrant { endpoint: endpoint.id, org, ordered: false, deliveries_max: 5 };
     let lease = async || {
         let lease = room(0, at(60)).lease;
-        subject.store.system().lease_deliveries(&[grant], 1_000, lease, at(10)).await.unwrap()
+        let grants = [grant(org, endpoint.id)];
+        let claim = subject.store.system().lease_deliveries(&grants, lease, at(10));
+        claim.await.unwrap().deliveries
     };
     assert_eq!(lease().await.len(), 0);
     let late = [some_event(org, "a.b", at(5)), some_event(org, "a.b", at(6))];

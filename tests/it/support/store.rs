@@ -64,8 +64,8 @@ pub(crate) async fn lease_due(
     let mut due = due_endpoints(store, now).await;
     due.retain(|due| !room.except.contains(&due.endpoint));
     let grants = shared_out(&due, room.deliveries_max);
-    let claim = store.system().lease_deliveries(&grants, BYTES_MAX, room.lease, now);
-    with_endpoints(store, &due, claim.await.unwrap()).await
+    let claim = store.system().lease_deliveries(&grants, room.lease, now);
+    with_endpoints(store, &due, claim.await.unwrap().deliveries).await
 }
 
 /// Every endpoint with something due: a whole round.
@@ -89,6 +89,7 @@ fn shared_out(due: &[DueEndpoint], deliveries_max: usize) -> Vec<LeaseGrant> {
         org: due.org,
         ordered: due.ordered,
         deliveries_max: share(number),
+        bytes_max: BYTES_MAX,
     };
     due.iter().enumerate().map(grant).collect()
 }

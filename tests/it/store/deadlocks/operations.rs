@@ -112,11 +112,12 @@ async fn lease_deliveries(world: &World, store: &Store) -> Result<()> {
         org: due.org,
         ordered: due.ordered,
         deliveries_max: 5,
+        bytes_max: 1 << 20,
     };
     let grants: Vec<LeaseGrant> = due.iter().map(grant).collect();
     let token = LeaseToken::mint(InstanceId::new(1));
     let lease = Lease { token, until: now.plus(Duration::from_secs(1)) };
-    store.system().lease_deliveries(&grants, 1 << 20, lease, now).await?;
+    store.system().lease_deliveries(&grants, lease, now).await?;
     Ok(())
 }
 
