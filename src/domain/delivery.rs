@@ -279,6 +279,7 @@ impl LeasedDelivery {
             delivery_id: self.id,
             org_id: self.event.org_id,
             endpoint_id: self.endpoint.id,
+            endpoint_version: self.endpoint.version,
             event_received_at: self.event.received_at,
             labels: Some(self.event.labels()),
             token: self.lease.token,
@@ -299,6 +300,8 @@ pub struct Outcome {
     pub org_id: OrgId,
     /// The endpoint it goes to.
     pub endpoint_id: EndpointId,
+    /// The version of the endpoint that was attempted.
+    pub endpoint_version: u64,
     /// When its event was accepted.
     pub event_received_at: Timestamp,
     /// By what it is counted beside the endpoint; `None` when the event cannot be read.
@@ -311,7 +314,8 @@ pub struct Outcome {
     pub decision: Decision,
     /// When this was decided.
     pub decided_at: Timestamp,
-    /// The endpoint is disabled if all its attempts since this time or earlier failed.
+    /// The endpoint is disabled if all its attempts since this time or earlier failed, unless it has changed since it
+    /// was attempted.
     pub disable_if_failing_since: Timestamp,
 }
 
@@ -323,6 +327,7 @@ impl Outcome {
             delivery_id: DeliveryId::mint(at),
             org_id: OrgId::FIRST,
             endpoint_id: EndpointId::mint(at),
+            endpoint_version: 0,
             event_received_at: at,
             labels: None,
             token: LeaseToken::mint(InstanceId::new(1)),

@@ -138,8 +138,8 @@ impl World {
         };
         let signal = signal_instead.unwrap_or(signal);
         let gone = gone && signal == AttemptSignal::Success;
-        let (incarnation, url) = (self.servers[server].incarnation, endpoint.url.clone());
-        let end = SimEnd { ticket, held, signal, gone, url: url.to_string() };
+        let (incarnation, url) = (self.servers[server].incarnation, endpoint.url.to_string());
+        let end = SimEnd { ticket, held, signal, gone, url, version: endpoint.version };
         self.after(took, Step::AttemptEnds { server, incarnation, end });
     }
 
@@ -152,7 +152,7 @@ impl World {
         &mut self,
         server: usize,
         incarnation: u64,
-        SimEnd { ticket, held, signal, gone, url }: SimEnd,
+        SimEnd { ticket, held, signal, gone, url, version: attempted }: SimEnd,
     ) {
         if self.servers[server].incarnation != incarnation {
             return;
@@ -165,7 +165,8 @@ impl World {
         self.servers[server].oracle.end(&held, version, signal, gone, self.now);
         let outcome = match signal {
             AttemptSignal::Success if gone => {
-                self.after(Duration::from_millis(200), Step::Disable(held.endpoint));
+                let step = Step::Disable { endpoint: held.endpoint, version: attempted };
+                self.after(Duration::from_millis(200), step);
                 SimOutcome::RetryAt(self.now.plus(Duration::from_secs(1)))
             }
             AttemptSignal::Success => SimOutcome::Delivered,

@@ -42,6 +42,8 @@ pub(super) struct SimEnd {
     pub(super) gone: bool,
     /// Where it was sent.
     pub(super) url: String,
+    /// The version of the endpoint.
+    pub(super) version: u64,
 }
 
 /// Something that happens.
@@ -75,8 +77,11 @@ pub(super) enum Step {
         reports: Vec<(Held, SimOutcome)>,
     },
     Change,
-    /// Disables an endpoint that is gone.
-    Disable(EndpointId),
+    /// Disables an endpoint that is gone, unless it has changed since this version.
+    Disable {
+        endpoint: EndpointId,
+        version: u64,
+    },
     /// An organisation posts for the first time.
     Newcomer(u128),
     /// All receivers that storm begin or cease to fail.
@@ -276,10 +281,10 @@ impl World {
             }
             Step::Change => self.change(),
             Step::Newcomer(org) => self.newcomer(org),
-            Step::Disable(id) => {
-                if self.is_trouble() {
+            Step::Disable { endpoint, version } => {
+                if self.is_trouble() && self.store.endpoints[&endpoint].version == version {
                     let why = Some("gone".to_owned());
-                    self.change_endpoint(id, |endpoint| endpoint.disabled_reason = why);
+                    self.change_endpoint(endpoint, |endpoint| endpoint.disabled_reason = why);
                 }
             }
             Step::Storm => {

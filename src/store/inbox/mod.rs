@@ -389,6 +389,7 @@ impl Leased {
             delivery_id: self.id,
             org_id: org,
             endpoint_id: request.inbox.id,
+            endpoint_version: 0,
             event_received_at: self.event.1,
             labels: labels.cloned(),
             token: request.lease.token,

@@ -4,6 +4,7 @@
 //! All of it is written in the transaction of the outcomes, so that it is as durable as they are, and
 //! published once.
 
+use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,7 +26,8 @@ pub(super) const TIME_RESOLUTION: Duration = Duration::from_mins(1);
 /// The health of the endpoints that a batch of outcomes is about.
 #[derive(Debug, Default)]
 pub(super) struct EndpointHealth {
-    observed: BTreeMap<Uuid, Observation>,
+    /// By the newest version that was attempted: what an endpoint was tells nothing of what it is.
+    observed: BTreeMap<Uuid, (u64, Observation)>,
     /// The organisations of deliveries that are given up.
     dead_orgs: Vec<OrgId>,
 }
@@ -53,6 +55,7 @@ struct Failures {
 /// What is known about an endpoint.
 #[derive(Clone, Copy, Debug)]
 struct KnownHealth {
+    version: u64,
     disabled: bool,
     failing_since: Option<Timestamp>,
     last_success_at: Option<Timestamp>,
@@ -96,18 +99,24 @@ impl EndpointHealth {
             Observation::Fails(Failures { at, limit: outcome.disable_if_failing_since, gone })
         };
         let id = outcome.endpoint_id.uuid();
-        self.observed.entry(id).and_modify(|known| *known = known.and(new)).or_insert(new);
+        let version = outcome.endpoint_version;
+        let (known_version, known) = self.observed.entry(id).or_insert((version, new));
+        match version.cmp(known_version) {
+            Ordering::Greater => (*known_version, *known) = (version, new),
+            Ordering::Equal => *known = known.and(new),
+            Ordering::Less => {}
+        }
     }
 
     /// Whether every attempt succeeded, and no delivery is given up.
     pub(super) fn is_quiet(&self) -> bool {
-        let works = |observation: &Observation| matches!(observation, Observation::Works(_));
+        let works = |seen: &(u64, Observation)| matches!(seen.1, Observation::Works(_));
         self.dead_orgs.is_empty() && self.observed.values().all(works)
     }
 
     /// The endpoints of which an attempt succeeded, with its time, in key order.
     pub(super) fn working(&self) -> Vec<(Uuid, Timestamp)> {
-        let works = |(id, observation): (&Uuid, &Observation)| match observation {
+        let works = |(id, (_, observation)): (&Uuid, &(u64, Observation))| match observation {
             Observation::Works(at) => Some((*id, *at)),
             Observation::Fails(_) => None,
         };
@@ -166,7 +175,7 @@ impl EndpointHealth {
             return Ok(Vec::new());
         }
         let sql = format!(
-            "SELECT id, org_id, disabled_reason IS NOT NULL AS disabled, failing_since,
+            "SELECT id, org_id, version, disabled_reason IS NOT NULL AS disabled, failing_since,
                     last_success_at, last_failure_at
              FROM endpoints WHERE {} AND removed_at IS NULL ORDER BY id{lock}",
             tx.dialect().any("id", "$1")
@@ -175,7 +184,8 @@ impl EndpointHealth {
         for row in tx.all(sql, args![ids]).await? {
             let (id, org): (EndpointId, OrgId) = (row.get("id")?, row.get("org_id")?);
             let known = KnownHealth::read(&row)?;
-            let change = self.observed.get(&id.uuid()).and_then(|seen| seen.change(known));
+            let seen = self.observed.get(&id.uuid());
+            let change = seen.and_then(|(version, seen)| seen.change(*version, known));
             changes.extend(change.map(|change| (org, id, change)));
         }
         Ok(changes)
@@ -202,7 +212,8 @@ impl Observation {
         }
     }
 
-    fn change(self, known: KnownHealth) -> Option<HealthChange> {
+    /// What it changes of an endpoint of which this version was attempted: one that has moved since fails no more.
+    fn change(self, version: u64, known: KnownHealth) -> Option<HealthChange> {
         let is_old = |at: Timestamp, last: Option<Timestamp>| {
             last.is_none_or(|last| at.since(last) >= TIME_RESOLUTION)
         };
@@ -211,7 +222,7 @@ impl Observation {
                 let changes = known.failing_since.is_some() || is_old(at, known.last_success_at);
                 return changes.then_some(HealthChange::Works(at));
             }
-            Self::Fails(_) if known.disabled => return None,
+            Self::Fails(_) if known.disabled || known.version > version => return None,
             Self::Fails(failures) => failures,
         };
         let disabled = |reason| Some(HealthChange::Disabled { reason, at });
@@ -229,6 +240,7 @@ impl Observation {
 impl KnownHealth {
     fn read(row: &Row) -> Result<Self> {
         Ok(Self {
+            version: row.get("version")?,
             disabled: row.get("disabled")?,
             failing_since: row.get_opt("failing_since")?,
             last_success_at: row.get_opt("last_success_at")?,
@@ -288,6 +300,7 @@ mod tests {
             delivery_id: DeliveryId::mint(at(1)),
             org_id: OrgId::mint(at(1)),
             endpoint_id: EndpointId::from_uuid(Uuid::from_u128(endpoint)),
+            endpoint_version: 3,
             event_received_at: at(1),
             labels: None,
             token: LeaseToken::mint(InstanceId::new(1)),
@@ -316,8 +329,19 @@ mod tests {
             Outcome { attempt: None, ..outcome(3, Decision::RetryAt(at(9)), 103) },
         ]);
         let failures = Failures { at: at(102), limit: LIMIT, gone: false };
-        let observed: Vec<_> = health.observed.into_values().collect();
+        let observed: Vec<_> = health.observed.into_values().map(|(_, seen)| seen).collect();
         assert_eq!(observed, [Observation::Works(at(101)), Observation::Fails(failures)]);
+    }
+
+    #[test]
+    fn newest_version_that_was_attempted_tells_how_an_endpoint_does() {
+        let gone = outcome(1, Decision::Dead(DeadReason::Gone), 99);
+        let gone = Outcome { endpoint_version: 2, ..gone };
+        let works = outcome(1, Decision::Delivered, 100);
+        for outcomes in [[gone.clone(), works.clone()], [works, gone]] {
+            let observed: Vec<_> = EndpointHealth::of(&outcomes).observed.into_values().collect();
+            assert_eq!(observed, [(3, Observation::Works(at(100)))]);
+        }
     }
 
     #[test]
@@ -332,21 +356,25 @@ mod tests {
     fn endpoint_is_disabled_when_it_is_gone_or_has_failed_for_too_long() {
         let retry = || Decision::RetryAt(at(200));
         let known = |failing_since| KnownHealth {
+            version: 3,
             disabled: false,
             failing_since,
             last_success_at: None,
             last_failure_at: Some(at(99)),
         };
         let change = |decision, known| {
-            EndpointHealth::of(&[outcome(1, decision, 100)]).observed[&Uuid::from_u128(1)]
-                .change(known)
+            let health = EndpointHealth::of(&[outcome(1, decision, 100)]);
+            let (version, seen) = health.observed[&Uuid::from_u128(1)];
+            seen.change(version, known)
         };
         assert_eq!(change(retry(), known(None)), Some(HealthChange::Fails(at(100))));
         assert_eq!(change(retry(), known(Some(at(51)))), None, "known, and told a moment ago");
-        for (decision, since) in [(retry(), Some(at(50))), (Decision::Dead(DeadReason::Gone), None)]
-        {
+        let gone = Decision::Dead(DeadReason::Gone);
+        for (decision, since) in [(retry(), Some(at(50))), (gone, None)] {
             let disabled = KnownHealth { disabled: true, ..known(since) };
             assert_eq!(change(decision.clone(), disabled), None);
+            let changed = KnownHealth { version: 4, ..known(since) };
+            assert_eq!(change(decision.clone(), changed), None, "it has changed since");
             let change = change(decision, known(since));
             assert!(matches!(change, Some(HealthChange::Disabled { .. })));
         }
@@ -356,12 +384,14 @@ mod tests {
     fn times_are_written_once_a_minute() {
         let now = at(100).plus(TIME_RESOLUTION);
         let change = |last_success_at| {
-            Observation::Works(now).change(KnownHealth {
+            let known = KnownHealth {
+                version: 3,
                 disabled: false,
                 failing_since: None,
                 last_success_at,
                 last_failure_at: None,
-            })
+            };
+            Observation::Works(now).change(3, known)
         };
         assert_eq!(change(Some(at(101))), None);
         assert_eq!(change(Some(at(100))), Some(HealthChange::Works(now)));

@@ -92,6 +92,7 @@ async fn deliveries_and_dead_letters_are_exported_as_they_are_listed() {
             delivery_id: leased.id,
             org_id: leased.event.org_id,
             endpoint_id: leased.endpoint.id,
+            endpoint_version: leased.endpoint.version,
             event_received_at: leased.event.received_at,
             labels: Some(leased.event.labels()),
             token: leased.lease.token,

@@ -19,6 +19,7 @@ async fn stranger_finds_nothing_and_changes_nothing() {
         delivery_id: leased.id,
         org_id: acme.org_id,
         endpoint_id: leased.endpoint.id,
+        endpoint_version: leased.endpoint.version,
         event_received_at: event.received_at,
         labels: None,
         token: leased.lease.token,

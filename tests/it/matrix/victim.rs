@@ -43,6 +43,7 @@ impl Victim {
             delivery_id: leased.id,
             org_id: victim.tenant.org_id,
             endpoint_id: leased.endpoint.id,
+            endpoint_version: leased.endpoint.version,
             event_received_at: first.received_at,
             labels: None,
             token: leased.lease.token,

@@ -325,11 +325,12 @@ async fn endpoint_that_the_server_disables_is_in_the_log_once_with_the_reason(su
     let enable = async |now| {
         store.update_endpoint(org, endpoint.id, &enabled, &somebody(), at(now)).await.unwrap();
     };
-    let leased = claim(subject, 3, at(0)).await;
+    let leased = claim(subject, 2, at(0)).await;
     record(&leased[0], Decision::Dead(DeadReason::Gone), 5).await;
     record(&leased[1], Decision::Dead(DeadReason::Gone), 6).await;
     enable(7).await;
-    record(&leased[2], Decision::RetryAt(at(late)), 10).await;
+    let leased = claim(subject, 1, at(7)).await;
+    record(&leased[0], Decision::RetryAt(at(late)), 10).await;
     let leased = claim(subject, 1, at(10)).await;
     record(&leased[0], Decision::RetryAt(at(late + 9)), late).await;
 

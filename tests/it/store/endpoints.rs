@@ -2,8 +2,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hookgate::domain::{
-    Actor, CustomHeaders, DeliveryId, DeliveryPolicy, DeliveryPolicyChange, DeliveryStatus,
-    Endpoint, EndpointChange, EndpointId, EndpointKind, OrgId, SigningSecret, Timestamp,
+    Actor, CustomHeaders, DeadReason, Decision, DeliveryId, DeliveryPolicy, DeliveryPolicyChange,
+    DeliveryStatus, Endpoint, EndpointChange, EndpointId, EndpointKind, OrgId, Outcome,
+    SigningSecret, Timestamp,
 };
 use hookgate::store::{OrgEndpoints, StoreError};
 
@@ -14,6 +15,7 @@ use super::fixtures::{
 use super::{Subject, on_both};
 
 on_both!(
+    attempt_at_what_an_endpoint_was_does_not_disable_it,
     endpoint_comes_back_as_it_was_added,
     settings_that_this_version_does_not_know_survive_a_change,
     endpoint_of_no_organisation_is_refused,
@@ -303,7 +305,7 @@ async fn delivery_under_way_stays_under_way_while_its_endpoint_is_switched_off_a
     switch(subject, &endpoint, Some("by its owner"), at(1)).await;
     switch(subject, &endpoint, None, at(2)).await;
     assert_eq!(claim(subject, 1, at(3)).await.len(), 0);
-    let delivered = outcome(&leased, hookgate::domain::Decision::Delivered, at(4));
+    let delivered = outcome(&leased, Decision::Delivered, at(4));
     assert_eq!(subject.store.system().record_outcomes(&[delivered]).await.unwrap(), 1);
 }
 
@@ -311,7 +313,7 @@ async fn removing_cancels_what_waits_and_what_is_under_way(subject: &Subject) {
     let (org, endpoint) = org_with_deliveries(subject, 3).await;
     let mut leased = claim(subject, 2, at(0)).await;
     let done = leased.remove(0);
-    let delivered = outcome(&done, hookgate::domain::Decision::Delivered, at(1));
+    let delivered = outcome(&done, Decision::Delivered, at(1));
     assert_eq!(subject.store.system().record_outcomes(&[delivered]).await.unwrap(), 1);
 
     assert!(subject.store.delete_endpoint(org, endpoint.id, &Actor::CLI, at(5)).await.unwrap());
@@ -326,7 +328,7 @@ async fn removing_cancels_what_waits_and_what_is_under_way(subject: &Subject) {
         assert_eq!((delivery.status, delivery.finished_at), (status, Some(at)));
         assert_eq!(delivery.next_attempt_at, None);
     }
-    let late = outcome(&leased[0], hookgate::domain::Decision::Delivered, at(6));
+    let late = outcome(&leased[0], Decision::Delivered, at(6));
     assert_eq!(subject.store.system().record_outcomes(&[late]).await.unwrap(), 0);
     assert_eq!(subject.store.attempts(org, leased[0].id).await.unwrap(), []);
     assert_eq!(claim(subject, 10, at(1_000)).await.len(), 0);
@@ -341,4 +343,28 @@ async fn removing_a_missing_endpoint_says_so(subject: &Subject) {
             .await
             .unwrap()
     );
+}
+
+async fn attempt_at_what_an_endpoint_was_does_not_disable_it(subject: &Subject) {
+    let (org, endpoint) = org_with_deliveries(subject, 3).await;
+    let gone = Decision::Dead(DeadReason::Gone);
+    let leased = claim(subject, 2, at(0)).await;
+    let url = Some("https://example.org/".parse().unwrap());
+    let moved = EndpointChange { url, ..EndpointChange::default() };
+    subject.store.update_endpoint(org, endpoint.id, &moved, &Actor::CLI, at(1)).await.unwrap();
+    let old = outcome(&leased[1], Decision::RetryAt(at(60)), at(2));
+    let old = Outcome { disable_if_failing_since: at(9), ..old };
+    for outcomes in [[outcome(&leased[0], gone.clone(), at(2))], [old]] {
+        assert_eq!(subject.store.system().record_outcomes(&outcomes).await.unwrap(), 1);
+        let found = subject.store.endpoint(org, endpoint.id).await.unwrap().unwrap();
+        assert_eq!((found.disabled_reason, found.failing_since), (None, None));
+    }
+    let delivery = subject.store.delivery(org, leased[0].id).await.unwrap().unwrap();
+    assert_eq!(delivery.status, DeliveryStatus::Dead);
+
+    let leased = claim(subject, 1, at(3)).await;
+    let outcomes = [outcome(&leased[0], gone, at(4))];
+    assert_eq!(subject.store.system().record_outcomes(&outcomes).await.unwrap(), 1);
+    let found = subject.store.endpoint(org, endpoint.id).await.unwrap().unwrap();
+    assert_eq!(found.disabled_reason.as_deref(), Some("the receiver answered 410 Gone"));
 }
