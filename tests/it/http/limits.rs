@@ -3,6 +3,7 @@
 use futures_util::future::join_all;
 use serde_json::{Value, json};
 
+use crate::support::postgres::fresh_database;
 use crate::support::server::{Server, Tenant};
 
 const ENDPOINT: &str = r#"{"url":"https://example.com/"}"#;
@@ -76,6 +77,69 @@ async fn deliveries_may_be_ten_times_the_events_unless_an_operator_says_otherwis
     assert_eq!((&changed["deliveries_per_minute"], told().await), (&json!(7), json!(7)));
     change(&server, &tenant, json!({"deliveries_per_minute": null})).await;
     assert_eq!(told().await, 300);
+}
+
+#[tokio::test]
+async fn planned_deliveries_are_charged_when_events_are_accepted() {
+    planned_deliveries_are_charged(&[]).await;
+}
+
+#[tokio::test]
+async fn planned_deliveries_are_charged_when_events_are_accepted_for_postgres() {
+    let database = format!("--database-url={}", fresh_database().await);
+    planned_deliveries_are_charged(&[&database]).await;
+}
+
+/// Events to six endpoints, where seven deliveries a minute may be planned.
+async fn planned_deliveries_are_charged(flags: &[&str]) {
+    let server = Server::start_with(flags).await;
+    let tenant = server.tenant("acme").await;
+    change(&server, &tenant, json!({"deliveries_per_minute": 7})).await;
+    for types in [r#""six""#; 5].into_iter().chain([r#""six","one""#]) {
+        let endpoint = format!(r#"{{"url":"https://example.com/","event_types":[{types}]}}"#);
+        server.post("/api/endpoints", &tenant.key, endpoint).await.expect(201);
+    }
+    let left = async || own(&server, &tenant, "deliveries_left_now").await.as_u64().unwrap();
+    let post = async |name| server.post("/api/events", &tenant.key, event(name)).await;
+
+    assert_eq!(left().await, 7);
+    let over = batch(&["six", "six"]);
+    let answer = server.post("/api/events/batch", &tenant.key, over).await;
+    let problem = answer.expect_problem(429, "batch_over_delivery_limit");
+    assert_eq!(
+        problem["detail"],
+        "the batch would become 12 deliveries; at most 7 can be planned at once; send smaller batches"
+    );
+    assert_eq!(left().await, 7, "what is refused takes nothing");
+    post("six").await.expect(202);
+    assert!((1..7).contains(&left().await));
+    let answer = post("six").await;
+    let problem = answer.expect_problem(429, "delivery_rate_limited");
+    let detail = text(&problem["detail"]);
+    assert!(detail.starts_with("the limit of 7 deliveries per minute"), "{problem}");
+    assert_eq!(answer.header("ratelimit-policy"), "\"deliveries\";q=7;w=60");
+    assert!(answer.header("ratelimit").starts_with("\"deliveries\";r="), "{answer:?}");
+    assert!((1..=60).contains(&answer.header("retry-after").parse().unwrap()), "{answer:?}");
+    let same = server.post("/api/events/batch", &tenant.key, batch(&["six"])).await;
+    same.expect_problem(429, "delivery_rate_limited");
+    // What fewer endpoints get passes, and so does what none does.
+    post("one").await.expect(202);
+    post("none").await.expect(202);
+}
+
+/// It cannot be sent in parts.
+#[tokio::test]
+async fn event_to_more_endpoints_than_the_limit_of_deliveries_takes_all_of_it() {
+    let server = Server::start().await;
+    let tenant = server.tenant("acme").await;
+    change(&server, &tenant, json!({"deliveries_per_minute": 2})).await;
+    for _ in 0..3 {
+        server.post("/api/endpoints", &tenant.key, ENDPOINT).await.expect(201);
+    }
+    server.post("/api/events", &tenant.key, event("a")).await.expect(202);
+    assert_eq!(own(&server, &tenant, "deliveries_left_now").await, 0);
+    let answer = server.post("/api/events", &tenant.key, event("a")).await;
+    answer.expect_problem(429, "delivery_rate_limited");
 }
 
 #[tokio::test]
