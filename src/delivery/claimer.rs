@@ -17,6 +17,7 @@ use super::admission::{Granted, Reserved, Target};
 use super::dispatch::Dispatch;
 use super::due_scanner::DueScanner;
 use super::manual_requests::ManualRequest;
+use super::unanswered_lease::UnansweredLease;
 
 /// Maximum requests by hand in one claim: each is a statement.
 const MANUAL_MAX: usize = 16;
@@ -37,6 +38,7 @@ pub(super) struct Claimer {
     scanner: DueScanner,
     /// Whether the last claim failed.
     is_failing: bool,
+    unanswered: UnansweredLease,
 }
 
 /// What to claim.
@@ -51,7 +53,7 @@ pub(super) struct ClaimWork {
 impl Claimer {
     pub(super) fn new(store: Store, dispatch: Dispatch) -> Self {
         let scanner = DueScanner::new(store.clone());
-        Self { store, dispatch, scanner, is_failing: false }
+        Self { store, dispatch, scanner, is_failing: false, unanswered: UnansweredLease::default() }
     }
 
     /// Makes one claim and queues what it leases. `true` when the scan is to go on at once.
@@ -71,6 +73,9 @@ impl Claimer {
     }
 
     async fn try_claim(&mut self, work: ClaimWork) -> Result<bool> {
+        if self.unanswered.release(&self.store, self.dispatch.now().0).await? {
+            self.dispatch.wake_scan();
+        }
         let has_more_manual = self.claim_manual().await?;
         let (targets, has_more) = self.targets(work).await?;
         let now = self.dispatch.monotonic();
@@ -191,7 +196,8 @@ impl Claimer {
         let grants: Vec<LeaseGrant> = granted.iter().map(|one| grant(one, one.count)).collect();
         let lease = self.dispatch.lease();
         let (now, _) = self.dispatch.now();
-        let claimed = self.store.system().lease_deliveries(&grants, lease, now).await?;
+        let claimed = self.store.system().lease_deliveries(&grants, lease, now).await;
+        let claimed = self.unanswered.note(lease, claimed)?;
         Ok(self.leased(granted, claimed, after_failure))
     }
 
@@ -200,7 +206,8 @@ impl Claimer {
         let grant = grant(granted, granted.count.min(READABLE_MAX));
         let lease = self.dispatch.lease();
         let (now, _) = self.dispatch.now();
-        let leased = self.store.system().lease_readable(grant, lease, now).await?;
+        let leased = self.store.system().lease_readable(grant, lease, now).await;
+        let leased = self.unanswered.note(lease, leased)?;
         let LeaseGrant { org, endpoint, .. } = grant;
         for delivery in leased.unreadable {
             self.dispatch.cache().note_unreadable();
@@ -312,6 +319,7 @@ impl Claimer {
         let lease = self.dispatch.lease();
         let (now, _) = self.dispatch.now();
         let claimed = self.lease_requested(request, target, lease, now).await;
+        let claimed = self.unanswered.note(lease, claimed);
         if !matches!(claimed, Ok(Some(_))) {
             let now = self.dispatch.monotonic();
             let mut admission = self.dispatch.admission();

@@ -96,6 +96,7 @@ mod signer;
 #[cfg(test)]
 mod simulation;
 mod ssrf_guard;
+mod unanswered_lease;
 mod wakes;
 mod webhook;
 

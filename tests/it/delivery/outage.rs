@@ -6,9 +6,12 @@ use hookgate::domain::{Delivery, DeliveryStatus};
 use hookgate::runtime::Lifecycle;
 use hookgate::store::DbOperation;
 use sqlx::sqlite::SqliteConnectOptions;
-use sqlx::{ConnectOptions, Executor};
+use sqlx::{ConnectOptions, Connection, Executor, PgConnection};
+use tokio::task::block_in_place;
+use tokio::time::timeout;
 
 use super::world::World;
+use crate::support::postgres::PrivatePostgres;
 use crate::support::receiver::{Answer, Receiver};
 use crate::support::wait::until;
 
@@ -67,4 +70,45 @@ async fn outcome_that_the_store_rejects_delays_no_other() {
     world.clock.advance(Duration::from_mins(5));
     assert_eq!(world.deliver().await, 1, "another one attempts it when the lease has lapsed");
     assert_eq!(delivered(world.rows().await), 20);
+}
+
+/// A commit that waits for a standby is made although its session ends: the deliveries are leased to nobody who knows.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_claim_has_leased_whose_answer_is_lost_is_attempted_after_the_next() {
+    let postgres = block_in_place(PrivatePostgres::start);
+    let url = postgres.fresh_database().await;
+    let world = World::with(&[&format!("--database-url={url}")]).await;
+    let receiver = Receiver::start().await;
+    world.endpoint(&receiver, "").await;
+    world.publish("user.login", 3).await;
+    let mut service = world.delivery();
+    let mut other = PgConnection::connect(&url).await.unwrap();
+
+    let wait = ["ALTER SYSTEM SET synchronous_standby_names = 'nobody'", "SELECT pg_reload_conf()"];
+    postgres.execute("postgres", &wait).await;
+    until("commits wait", async || {
+        let mut probe = PgConnection::connect(&url).await.unwrap();
+        timeout(Duration::from_millis(100), probe.execute("SELECT lo_create(0)")).await.is_err()
+    })
+    .await;
+    let end = "SELECT pid FROM pg_stat_activity
+               WHERE wait_event = 'SyncRep' AND pg_terminate_backend(pid)";
+    until("no other commit waits", async || other.fetch_all(end).await.unwrap().is_empty()).await;
+    let claim_ends = async {
+        until("the claim waits", async || !other.fetch_all(end).await.unwrap().is_empty()).await;
+    };
+    let (claimed, ()) = tokio::join!(service.run_once(), claim_ends);
+    claimed.unwrap_err();
+    let wait = ["ALTER SYSTEM RESET synchronous_standby_names", "SELECT pg_reload_conf()"];
+    postgres.execute("postgres", &wait).await;
+    let leased = "SELECT FROM pending_deliveries WHERE lease_token IS NOT NULL";
+    assert_eq!(other.fetch_all(leased).await.unwrap().len(), 3);
+
+    let mut attempted = 0;
+    until("all are attempted", async || {
+        attempted += service.run_once().await.unwrap_or(0);
+        attempted == 3
+    })
+    .await;
+    assert_eq!(receiver.so_far().len(), 3);
 }
