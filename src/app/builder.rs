@@ -133,7 +133,8 @@ impl<'a> AppBuilder<'a> {
         wiring.inboxes(&delivery.running.handle);
         wiring.maintenance();
         let disk = wiring.disk_guard();
-        let (ingest, reader) = wiring.ingest(reader, delivery.door);
+        let (ingest, reader) =
+            wiring.ingest(reader, delivery.door, delivery.running.handle.clone());
         let parts = wiring.parts(authenticator, delivery.running.health.clone());
         let api = wiring.http(&parts, delivery.running, ingest, disk, &background);
         Ok(App {

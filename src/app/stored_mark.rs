@@ -26,6 +26,7 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 
+use crate::delivery::DeliveryHandle;
 use crate::ingest::{ReplayCounts, StoreAgainError, StoredAgain};
 use crate::journal::{Journal, JournalError, Seq};
 use crate::runtime::{Backoff, Clock, Shutdown};
@@ -199,12 +200,13 @@ impl StoredMark {
     }
 
     /// Marks what is acknowledged until the soft stop, and looks whether the mark is there when nothing is. Ends early
-    /// when the store has lost a mark.
+    /// when the store has lost a mark. On another timeline, deliveries know their endpoints no longer.
     pub(super) async fn run(
         self,
         journal: Journal,
         store: Store,
         clock: Clock,
+        delivery: DeliveryHandle,
         shutdown: Shutdown,
     ) {
         let mut backoff = Backoff::new(INTERVAL, RETRY_WAIT_MAX);
@@ -219,7 +221,7 @@ impl StoredMark {
             let marked = tokio::select! {
                 biased;
                 () = shutdown.requested() => return,
-                marked = self.mark_after_failover(&journal, &store, &clock, &mut failover) => marked,
+                marked = self.mark_after_failover(&journal, &store, &clock, &delivery, &mut failover) => marked,
             };
             match marked {
                 Ok(MarkState::Lost) => {
@@ -248,6 +250,7 @@ impl StoredMark {
         journal: &Journal,
         store: &Store,
         clock: &Clock,
+        delivery: &DeliveryHandle,
         failover: &mut Option<Failover>,
     ) -> Result<MarkState, StoreAgainError> {
         let mark = self.mark(journal, store).await?;
@@ -256,6 +259,7 @@ impl StoredMark {
         let known = failover.take().filter(|known| known.timeline == timeline);
         let current = known.unwrap_or_else(|| {
             tracing::warn!("the database is another one since a failover; what was stored last is looked for there");
+            delivery.database_changed();
             Failover { timeline, missing: StoredAgain::since(committed, journal) }
         });
         let end = current.missing.end();

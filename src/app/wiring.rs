@@ -104,6 +104,7 @@ impl Wiring<'_> {
         &self,
         reader: JournalReader,
         door: AdmissionDoor,
+        delivery: DeliveryHandle,
     ) -> (Heartbeat, Option<JournalReader>) {
         if self.work == BackgroundWork::Hold {
             return (Heartbeat::new(self.clock.clone()), Some(reader));
@@ -122,6 +123,7 @@ impl Wiring<'_> {
             self.journal.clone(),
             self.store.clone(),
             self.clock.clone(),
+            delivery,
             self.background.shutdown(),
         );
         self.background.spawn("journal mark", marking);

@@ -235,6 +235,16 @@ impl Dispatch {
         self.wake_scan();
     }
 
+    /// Drops what is known of all endpoints, since the database may not have it.
+    pub(super) fn database_changed(&self) {
+        tracing::warn!("the database is another one; its endpoints are read again");
+        self.0.cache.invalidate_all();
+        let released = self.admission().forget_all_endpoints();
+        self.release(released);
+        self.wake();
+        self.wake_scan();
+    }
+
     /// Reads what has changed since what is known here, or all endpoints where that cannot be told, and applies it.
     async fn follow_changes(&self, org: OrgId) -> Result<Followed> {
         let cache = &self.0.cache;

@@ -184,6 +184,11 @@ impl EndpointCache {
         self.by_org.invalidate(&org);
     }
 
+    /// Drops the endpoints of all organisations.
+    pub(super) fn invalidate_all(&self) {
+        self.by_org.invalidate_all();
+    }
+
     /// How many deliveries events of these types and accounts make; `None` when the organisation's endpoints are not cached,
     /// as before its first event.
     pub(super) fn planned<'a>(

@@ -38,12 +38,17 @@ pub async fn watch_changed_endpoints(
     }
 }
 
+/// Applies what has changed since the mark. A database with a lower mark is another one, as after a failover to a standby
+/// that was behind: it may lack what was read from the one before, and count its changes again.
 async fn poll(
     store: &Store,
     delivery: &DeliveryHandle,
     mark: &mut Option<ChangeMark>,
 ) -> Result<()> {
     let changes = store.system().changed_endpoints(*mark).await?;
+    if mark.is_some_and(|mark| changes.mark < mark) {
+        delivery.database_changed();
+    }
     let mut orgs: Vec<OrgId> = changes.changes.iter().map(|(org, _)| *org).collect();
     orgs.sort_unstable();
     orgs.dedup();

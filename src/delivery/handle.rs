@@ -33,6 +33,12 @@ impl DeliveryHandle {
         self.dispatch.endpoints_changed(org).await;
     }
 
+    /// The database is another one, as after a failover: every endpoint is read again before anything is sent to it,
+    /// whatever its version.
+    pub fn database_changed(&self) {
+        self.dispatch.database_changed();
+    }
+
     /// Removes a delivery from memory that was cancelled. An attempt in flight completes.
     pub fn cancelled(&self, endpoint: EndpointId, delivery: DeliveryId) {
         // The store has taken its lease away: there is nothing to release.

@@ -157,3 +157,29 @@ fn what_was_reserved_when_an_endpoint_is_paused_does_not_wait_for_the_end_of_the
     assert_eq!(admission.push_manual(paused.id, 4, 1), Ok(()));
     assert!(admission.times_left(paused.id) > 0, "the others are claimed again");
 }
+
+/// After a failover a database may count changes again that a lost one has counted.
+#[test]
+fn endpoints_of_another_database_are_known_whatever_their_version_is() {
+    let mut admission = Admission::new(LIMITS);
+    let (lost, old) = version(&endpoint(1), 7, "https://lost.example/");
+    admission.endpoints_changed(old.org_id, &lost);
+    offer_all_of(&mut admission, &old, 7, 2);
+    assert_eq!(admission.forget_all_endpoints().len(), 2);
+    assert_eq!(admission.applied_version(old.org_id), None);
+    let (current, new) = version(&old, 6, "https://example.com/");
+    assert_eq!(admission.offer(&new, current.version, 1, NOW), Offer::Start);
+    assert_eq!(admission.endpoint(new.id).unwrap().url, new.url);
+    let none = OrgEndpoints { version: 7, ..OrgEndpoints::default() };
+    admission.endpoints_changed(old.org_id, &none);
+    assert_eq!(admission.offer(&new, current.version, 1, NOW), Offer::LeaveInStore);
+}
+
+/// Offers deliveries that are planned with this version, and queues them.
+fn offer_all_of(admission: &mut Admission<u64>, endpoint: &Arc<Endpoint>, version: u64, all: u64) {
+    for number in 0..all {
+        assert_eq!(admission.offer(endpoint, version, 1, NOW), Offer::Start);
+        admission.unreserve(reserved(endpoint, 1, 1));
+        admission.push(endpoint.id, number, 1).unwrap();
+    }
+}

@@ -91,6 +91,15 @@ impl<T> Admission<T> {
         known.into_iter().flat_map(|id| self.forget(id)).collect()
     }
 
+    /// Drops what is known of all endpoints and of their changes: the database that counted them is gone. Returns the
+    /// waiting deliveries.
+    pub(in crate::delivery) fn forget_all_endpoints(&mut self) -> Vec<T> {
+        self.changes.clear();
+        self.endpoints.values_mut().for_each(EndpointState::forget_version);
+        let known: BTreeSet<EndpointId> = self.endpoints.keys().copied().collect();
+        known.into_iter().flat_map(|id| self.forget(id)).collect()
+    }
+
     /// Sends nothing to an endpoint until it is read again, which may be without a new version: somebody may mend its
     /// row by hand. Returns its waiting deliveries.
     fn forget(&mut self, id: EndpointId) -> Vec<T> {

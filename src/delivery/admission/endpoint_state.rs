@@ -159,6 +159,11 @@ impl<T> EndpointState<T> {
         self.is_unknown = true;
     }
 
+    /// Has any version replace what the endpoint is now.
+    pub(super) fn forget_version(&mut self) {
+        Arc::make_mut(&mut self.endpoint).version = 0;
+    }
+
     pub(super) fn org(&self) -> OrgId {
         self.endpoint.org_id
     }

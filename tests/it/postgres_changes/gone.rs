@@ -14,6 +14,7 @@ use super::{post, stored};
 use crate::support::answer::{answer, json};
 use crate::support::binary::Binary;
 use crate::support::client;
+use crate::support::faulty::{Act, Faulty};
 use crate::support::postgres::PrivatePostgres;
 use crate::support::wait::until;
 
@@ -73,6 +74,64 @@ async fn running_server_stores_again_what_a_promoted_standby_lacks() {
     stored(&standby.url(&database), 41).await;
     let log = server.stop().await;
     assert!(log.iter().any(|line| line.contains("stored again where it is missing")), "{log:#?}");
+}
+
+/// The number of the change that is lost is that of the next one, so versions alone do not tell that there was one.
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_sent_to_an_endpoint_that_is_removed_after_a_promoted_standby_lost_a_change_of_it()
+ {
+    let primary = block_in_place(PrivatePostgres::start);
+    let database = primary.fresh_database().await.rsplit('/').next().unwrap().to_owned();
+    let standby = block_in_place(|| primary.standby());
+    let url = format!("postgres://postgres@{},{}/{database}", primary.host(), standby.host());
+    let dir = crate::support::temporary::directory();
+    let settings = [("DATABASE_URL", url.as_str()), ("ALLOW_PRIVATE_ENDPOINTS", "true")];
+    let mut server = Binary::start(dir.path(), &settings).await;
+    let (key, _) = server.first_keys().await;
+    let (kept, removed) =
+        (Faulty::start(|_| Act::Answer).await, Faulty::start(|_| Act::Answer).await);
+    let mut paths = Vec::new();
+    for receiver in [&kept, &removed] {
+        let body = format!(r#"{{"url":"{}"}}"#, receiver.url());
+        let request = client().post(format!("{}/api/endpoints", server.base_url));
+        let made = answer(json(request.header("x-api-key", &key), body)).await.expect(201);
+        paths.push(format!("{}/api/endpoints/{}", server.base_url, made["id"].as_str().unwrap()));
+    }
+    post(&server, &key, 1).await;
+    kept.requested(1).await;
+    removed.requested(1).await;
+    let mut connection = PgConnection::connect(&primary.url(&database)).await.unwrap();
+    let written: String = scalar(&mut connection, "SELECT pg_current_wal_lsn()::text").await;
+    let mut behind = PgConnection::connect(&standby.url(&database)).await.unwrap();
+    let received = format!("SELECT pg_last_wal_replay_lsn() >= '{written}'");
+    until("the standby has it all", async || scalar(&mut behind, &received).await).await;
+
+    block_in_place(|| standby.stop());
+    let change = client().patch(&paths[1]).header("x-api-key", &key);
+    answer(json(change, r#"{"description":"lost"}"#)).await.expect(200);
+    block_in_place(|| primary.stop());
+    block_in_place(|| {
+        standby.start_again();
+        standby.promote();
+    });
+    until("the endpoint is removed", async || {
+        let removed = answer(client().delete(&paths[1]).header("x-api-key", &key)).await;
+        matches!(removed.status.as_u16(), 204 | 404)
+    })
+    .await;
+    until("nothing is sent to it any more", async || {
+        let (before, all) = (removed.requests(), kept.requests());
+        post(&server, &key, 1).await;
+        kept.requested(all + 1).await;
+        removed.requests() == before
+    })
+    .await;
+    // From then on.
+    let (before, all) = (removed.requests(), kept.requests());
+    post(&server, &key, 5).await;
+    kept.requested(all + 5).await;
+    assert_eq!(removed.requests(), before);
+    server.stop().await;
 }
 
 /// What of a host that becomes unreachable is not answered any more.
