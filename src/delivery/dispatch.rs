@@ -195,7 +195,7 @@ impl Dispatch {
             for (delivery, is_manual) in leased {
                 let (endpoint, bytes) = (delivery.endpoint.id, delivery.event.payload.len());
                 let queued = if is_manual {
-                    admission.push_manual(endpoint, delivery, bytes)
+                    admission.push_manual(endpoint, delivery)
                 } else {
                     admission.push(endpoint, delivery, bytes)
                 };

@@ -13,7 +13,7 @@ fn claim(admission: &mut Admission<u64>, endpoints: &[Arc<Endpoint>], bytes: usi
         ordered: false,
     };
     let targets: Vec<Target> = endpoints.iter().map(target).collect();
-    let granted = admission.grant(&targets, 100, NOW);
+    let granted = admission.grant(&targets, 1_000, NOW);
     let ids = |is_meant: fn(&Granted, usize) -> bool| {
         let granted = granted.iter().filter(move |granted| is_meant(granted, bytes));
         granted.map(|granted| granted.target.endpoint.id).collect::<Vec<_>>()
@@ -104,4 +104,14 @@ fn delivery_that_does_not_fit_is_overtaken_by_none_of_its_organisation() {
         }
         assert_eq!(admission.offer(&small, 1, 20_000, NOW), Offer::Start);
     }
+}
+
+/// What did not fit at one endpoint is what a claim expects of the others.
+#[test]
+fn claims_for_many_endpoints_bring_many_large_payloads() {
+    let limits = AdmissionLimits { bytes: 64 << 20, slots: 1_000, ..LIMITS };
+    let mut admission = Admission::new(limits);
+    let endpoints: Vec<_> = (0..99).map(endpoint).collect();
+    assert_eq!(claim(&mut admission, &endpoints, 250 << 10), 0);
+    assert_eq!(claim(&mut admission, &endpoints, 250 << 10), 66);
 }

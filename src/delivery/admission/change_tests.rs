@@ -39,7 +39,7 @@ fn disabled_endpoint_gets_nothing_and_one_that_is_enabled_starts_afresh() {
     let ticket = next(&mut admission, NOW).unwrap().ticket;
     admission.finish(ticket, AttemptSignal::Failure { hold }, false, NOW);
     admission.push_known(&old, 1);
-    admission.push_manual(old.id, 2, 1).unwrap();
+    admission.push_manual(old.id, 2).unwrap();
     let none = OrgEndpoints { version: 2, ..OrgEndpoints::default() };
     assert_eq!(admission.endpoints_changed(old.org_id, &none).len(), 2);
     assert_eq!(admission.push(old.id, 1, 1), Err(1));
@@ -131,7 +131,7 @@ fn queue_of_an_endpoint_that_becomes_slow_goes_back_to_the_store() {
     admission.push_known(&endpoint, 20);
     let in_flight = start(&mut admission, after(10));
     assert_eq!((in_flight.len(), admission.waiting()), (4, 16));
-    admission.push_manual(endpoint.id, 99, 1).unwrap();
+    admission.push_manual(endpoint.id, 99).unwrap();
     // Still quick, on the whole.
     let finished = admission.finish(in_flight[0], ok, false, after(510));
     assert_eq!((finished.released.len(), admission.waiting()), (0, 17));
@@ -154,7 +154,7 @@ fn what_was_reserved_when_an_endpoint_is_paused_does_not_wait_for_the_end_of_the
     admission.unreserve(reserved(&paused, 3, 3));
     let queued = [1, 2, 3].map(|number| admission.push(paused.id, number, 1));
     assert_eq!(queued, [Ok(()), Err(2), Err(3)], "one is kept for the probe");
-    assert_eq!(admission.push_manual(paused.id, 4, 1), Ok(()));
+    assert_eq!(admission.push_manual(paused.id, 4), Ok(()));
     assert!(admission.times_left(paused.id) > 0, "the others are claimed again");
 }
 

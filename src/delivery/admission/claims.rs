@@ -11,7 +11,7 @@ use super::{Admission, Reserved, Room};
 use crate::domain::{Endpoint, EndpointId, OrgId};
 use crate::runtime::Monotonic;
 
-/// One claim brings at most this part of the bytes in memory, and what did not fit before.
+/// One claim brings at most this part of the bytes in memory, and beyond it one delivery.
 const CLAIM_BYTES_SHARE: usize = 4;
 
 /// An endpoint to claim for.
@@ -117,9 +117,8 @@ impl<T> Admission<T> {
         now: Monotonic,
     ) -> Vec<Granted> {
         let each = most.div_ceil(targets.len().max(1)).max(1);
-        let bytes_each =
-            self.limits.bytes / CLAIM_BYTES_SHARE / targets.len().clamp(1, most.max(1));
-        let mut left = most;
+        let (mut left, mut bytes_left) = (most, self.limits.bytes / CLAIM_BYTES_SHARE);
+        let bytes_each = bytes_left / targets.len().clamp(1, most.max(1));
         let mut granted: Vec<Granted> = Vec::new();
         let mut ids: HashSet<EndpointId> = HashSet::new();
         for target in in_turn(targets) {
@@ -130,7 +129,7 @@ impl<T> Admission<T> {
             if target.is_due && self.times_left(id) == 0 {
                 self.note_left(id);
             }
-            if left == 0 || ids.contains(&id) {
+            if left == 0 || bytes_left == 0 || ids.contains(&id) {
                 continue;
             }
             let room = match self.room(id, now) {
@@ -141,13 +140,17 @@ impl<T> Admission<T> {
             if count == 0 {
                 continue;
             }
-            let (bytes, is_apart) = self.take_bytes(&target.endpoint, bytes_each, now);
+            let (bytes, is_apart) = self.bytes_granted(&target.endpoint, bytes_each, now);
             let count = if is_apart { 1 } else { count };
             left -= count;
+            bytes_left = bytes_left.saturating_sub(bytes);
             self.claimed_last = Some(id);
             let (target, seen) = (target.clone(), self.times_left(id));
             let one = Granted { target, count, bytes, seen };
             self.reserve(one.reserved(), now);
+            if is_apart {
+                self.apart = Some(one.target.endpoint.org_id);
+            }
             ids.insert(id);
             granted.push(one);
         }

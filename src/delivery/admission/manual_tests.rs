@@ -17,7 +17,7 @@ fn attempt_by_hand_probes_at_once_and_one_at_a_time() {
     assert!(admission.reserve_manual(endpoint.id, NOW));
     assert!(!admission.reserve_manual(endpoint.id, NOW), "one at a time");
     admission.unreserve(reserved(&endpoint, 1, 0));
-    admission.push_manual(endpoint.id, 7, 1).unwrap();
+    admission.push_manual(endpoint.id, 7).unwrap();
     let start = next(&mut admission, NOW).unwrap();
     assert_eq!(start.delivery, 7);
     let finished = admission.finish(start.ticket, OK, false, NOW);
@@ -39,7 +39,7 @@ fn attempt_by_hand_that_waits_for_a_probe_follows_it_though_it_fails() {
     let probe = next(&mut admission, pause).unwrap().ticket;
     assert!(admission.reserve_manual(endpoint.id, pause));
     admission.unreserve(reserved(&endpoint, 1, 0));
-    admission.push_manual(endpoint.id, 7, 1).unwrap();
+    admission.push_manual(endpoint.id, 7).unwrap();
     assert!(next(&mut admission, pause).is_none(), "one at a time");
     let finished = admission.finish(probe, DOWN, false, pause);
     assert!(finished.released.is_empty());
@@ -55,7 +55,7 @@ fn attempt_by_hand_at_an_endpoint_that_is_disabled_before_its_lease_keeps_no_lat
     let none = OrgEndpoints { version: 2, ..OrgEndpoints::default() };
     admission.endpoints_changed(old.org_id, &none);
     admission.unreserve(reserved(&old, 1, 0));
-    assert_eq!(admission.push_manual(old.id, 7, 1), Err(7));
+    assert_eq!(admission.push_manual(old.id, 7), Err(7));
     let (current, _) = version(&old, 3, "https://example.com/");
     admission.endpoints_changed(old.org_id, &current);
     assert!(admission.reserve_manual(old.id, NOW));

@@ -14,7 +14,7 @@
 //! - Slots, places and bytes are shared out by dynamic thresholds (`shares`), and organisations are served in
 //!   round-robin order, and within each its endpoints. Bytes are reserved like places: at the offer by the size of the
 //!   payload, at a grant by what the claim may bring.
-//! - A delivery that does not fit ([`Wanted`]) goes first: its organisation gets nothing else until there is room for it.
+//! - A delivery that does not fit ([`Wanted`]) goes first: its organisation gets nothing that takes the room for it.
 //!   One that is larger than the share of an organisation with nothing in memory is counted apart, one at a time.
 //! - One slot in [`RESERVE_SHARE`] is kept from slow endpoints. An endpoint that is not known to be quick gets one
 //!   of these at most.

@@ -6,41 +6,43 @@ use crate::domain::{Endpoint, EndpointId, OrgId};
 use crate::runtime::Monotonic;
 
 impl<T> Admission<T> {
-    /// Bytes of a delivery that an organisation may have in memory without a claim: what does not fit goes first.
-    pub(super) fn bytes_offered(&self, org: OrgId, now: Monotonic) -> usize {
-        if self.wanted(org, now).is_some() { 0 } else { self.org_bytes_left(org) }
+    /// Bytes that an organisation may have in memory beside the delivery that waits for room.
+    pub(super) fn bytes_beside(&self, wanted: Option<Wanted>, org: OrgId) -> usize {
+        self.org_bytes_left(org).saturating_sub(wanted.map_or(0, |wanted| wanted.bytes))
     }
 
     /// Bytes that a claim may bring of an endpoint.
     pub(super) fn bytes_left(&self, endpoint: EndpointId, now: Monotonic) -> usize {
         let Some(state) = self.endpoints.get(&endpoint) else { return 0 };
         let org = state.org();
-        let left = self.org_bytes_left(org);
         match self.wanted(org, now) {
-            None => left,
-            Some(wanted) if wanted.endpoint != endpoint => 0,
-            Some(wanted) if wanted.bytes <= left => left,
-            // Without anything in memory that could end, its share does not grow.
-            Some(wanted) if self.org_bytes(org) == 0 && self.org_apart().is_none() => wanted.bytes,
-            Some(_) => 0,
+            Some(wanted) if wanted.endpoint == endpoint => {
+                let left = self.org_bytes_left(org);
+                // Without anything in memory that could end, its share does not grow.
+                let is_alone = self.org_bytes(org) == 0 && self.org_apart().is_none();
+                if wanted.bytes <= left {
+                    left
+                } else if is_alone {
+                    wanted.bytes
+                } else {
+                    0
+                }
+            }
+            wanted => self.bytes_beside(wanted, org),
         }
     }
 
-    /// The bytes of a claim for an endpoint: `most`, or what did not fit before. `true` if they are counted apart, for one
-    /// delivery.
-    pub(super) fn take_bytes(
-        &mut self,
+    /// The bytes of a claim for an endpoint: `most`, or as many as did not fit at one of its organisation. `true` if they
+    /// are counted apart, for one delivery.
+    pub(super) fn bytes_granted(
+        &self,
         endpoint: &Endpoint,
         most: usize,
         now: Monotonic,
     ) -> (usize, bool) {
-        let wanted = self.wanted(endpoint.org_id, now).map_or(0, |wanted| wanted.bytes);
+        let wanted = self.wanted.get(&endpoint.org_id).map_or(0, |wanted| wanted.bytes);
         let bytes = self.bytes_left(endpoint.id, now).min(most.max(wanted));
-        let is_apart = bytes > self.org_bytes_left(endpoint.org_id);
-        if is_apart {
-            self.apart = Some(endpoint.org_id);
-        }
-        (bytes, is_apart)
+        (bytes, bytes > self.org_bytes_left(endpoint.org_id))
     }
 
     /// The first delivery of its organisation that did not fit is known.
@@ -59,7 +61,7 @@ impl<T> Admission<T> {
 
     /// The delivery of an organisation that waits for bytes, and for nothing else: one that waits for a slot, a breaker or
     /// a rate limit holds nobody back.
-    fn wanted(&self, org: OrgId, now: Monotonic) -> Option<Wanted> {
+    pub(super) fn wanted(&self, org: OrgId, now: Monotonic) -> Option<Wanted> {
         let wanted = *self.wanted.get(&org)?;
         let is_open = matches!(self.room_of_any_size(wanted.endpoint, now), Room::Now(1..));
         (is_open && self.times_left(wanted.endpoint) > 0).then_some(wanted)
@@ -76,7 +78,7 @@ impl<T> Admission<T> {
     }
 
     /// The organisation whose bytes are counted apart, while it has any.
-    fn org_apart(&self) -> Option<OrgId> {
+    pub(super) fn org_apart(&self) -> Option<OrgId> {
         self.apart.filter(|org| self.org_bytes(*org) > 0)
     }
 

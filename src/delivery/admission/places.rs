@@ -36,7 +36,8 @@ impl<T> Admission<T> {
         let promised = state.waiting.len() + state.reserved;
         // Claims have at least the other half.
         let is_half_empty = |room| has_queue && room > promised;
-        let fits = bytes <= self.bytes_offered(endpoint.org_id, now);
+        let org = endpoint.org_id;
+        let fits = bytes <= self.bytes_beside(self.wanted(org, now), org);
         match self.room(endpoint.id, now) {
             Room::Now(room @ 1..) if fits && (!is_behind || is_half_empty(room)) => {
                 self.reserve(Reserved { endpoint: endpoint.id, count: 1, bytes }, now);
@@ -96,6 +97,8 @@ impl<T> Admission<T> {
     /// Reserves what [`Self::room`] has.
     pub(in crate::delivery) fn reserve(&mut self, reserved: Reserved, now: Monotonic) {
         let Reserved { endpoint, count, bytes } = reserved;
+        // What was counted apart may be gone.
+        self.apart = self.org_apart();
         let Some(state) = self.endpoints.get(&endpoint) else { return };
         let taken = state.waiting.len() + state.promised;
         let promised = self.slots_free(state, now).saturating_sub(taken).min(count);
@@ -156,8 +159,7 @@ impl<T> Admission<T> {
         let Some(state) = self.endpoints.get(&endpoint) else { return false };
         let is_ordered_busy = state.endpoint.policy.ordered && state.held() > 0;
         let is_busy = state.has_manual || is_ordered_busy;
-        let has_bytes = self.org_bytes_left(state.org()) > 0;
-        if state.is_off || is_busy || !has_bytes || self.slots_free(state, now) == 0 {
+        if state.is_off || is_busy || self.slots_free(state, now) == 0 {
             return false;
         }
         if let Some(state) = self.endpoints.get_mut(&endpoint) {

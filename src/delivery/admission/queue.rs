@@ -23,14 +23,14 @@ impl<T> Admission<T> {
     }
 
     /// [`Self::push`] for one that was requested by hand: it starts next, whatever a breaker says. Where it is returned, the
-    /// next request may be served.
+    /// next request may be served. Its bytes are counted in no share: there is one at a time of each endpoint.
     pub(in crate::delivery) fn push_manual(
         &mut self,
         endpoint: EndpointId,
         delivery: T,
-        bytes: usize,
     ) -> Result<(), T> {
-        let queued = self.queue(endpoint, Waiting { delivery, bytes, kind: AttemptKind::Manual });
+        let waiting = Waiting { delivery, bytes: 0, kind: AttemptKind::Manual };
+        let queued = self.queue(endpoint, waiting);
         if queued.is_err() {
             self.forget_manual(endpoint);
         }

@@ -188,7 +188,7 @@ impl Server {
             self.queued += 1;
             let held = Held { queued: self.queued, ..held };
             let queued = if held.manual {
-                self.admission.push_manual(held.endpoint, held, held.bytes)
+                self.admission.push_manual(held.endpoint, held)
             } else {
                 self.admission.push(held.endpoint, held, held.bytes)
             };
