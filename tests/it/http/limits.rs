@@ -3,7 +3,6 @@
 use futures_util::future::join_all;
 use serde_json::{Value, json};
 
-use crate::support::postgres::fresh_database;
 use crate::support::server::{Server, Tenant};
 
 const ENDPOINT: &str = r#"{"url":"https://example.com/"}"#;
@@ -79,20 +78,10 @@ async fn deliveries_may_be_ten_times_the_events_unless_an_operator_says_otherwis
     assert_eq!(told().await, 300);
 }
 
+/// Events to six endpoints, where seven deliveries a minute may be planned.
 #[tokio::test]
 async fn planned_deliveries_are_charged_when_events_are_accepted() {
-    planned_deliveries_are_charged(&[]).await;
-}
-
-#[tokio::test]
-async fn planned_deliveries_are_charged_when_events_are_accepted_for_postgres() {
-    let database = format!("--database-url={}", fresh_database().await);
-    planned_deliveries_are_charged(&[&database]).await;
-}
-
-/// Events to six endpoints, where seven deliveries a minute may be planned.
-async fn planned_deliveries_are_charged(flags: &[&str]) {
-    let server = Server::start_with(flags).await;
+    let server = Server::start().await;
     let tenant = server.tenant("acme").await;
     change(&server, &tenant, json!({"deliveries_per_minute": 7})).await;
     for types in [r#""six""#; 5].into_iter().chain([r#""six","one""#]) {
