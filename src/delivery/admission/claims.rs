@@ -121,7 +121,9 @@ impl<T> Admission<T> {
         let bytes_each = bytes_left / targets.len().clamp(1, most.max(1));
         let mut granted: Vec<Granted> = Vec::new();
         let mut ids: HashSet<EndpointId> = HashSet::new();
-        for target in in_turn(targets) {
+        let mut wanted_first: Vec<&Target> = targets.iter().collect();
+        wanted_first.sort_by_key(|target| !self.is_wanted(&target.endpoint));
+        for target in in_turn(wanted_first) {
             let id = target.endpoint.id;
             if !self.introduce(&target.endpoint, target.version, now) {
                 continue;
@@ -184,7 +186,7 @@ impl<T> Admission<T> {
 }
 
 /// The first target of every organisation ahead of the second of any, and so on.
-fn in_turn(targets: &[Target]) -> impl Iterator<Item = &Target> {
+fn in_turn(targets: Vec<&Target>) -> impl Iterator<Item = &Target> {
     let mut counts: HashMap<OrgId, usize> = HashMap::new();
     let number = |target| {
         let Target { endpoint, .. }: &Target = target;
@@ -192,7 +194,7 @@ fn in_turn(targets: &[Target]) -> impl Iterator<Item = &Target> {
         *count += 1;
         (*count, target)
     };
-    let mut in_turn: Vec<(usize, &Target)> = targets.iter().map(number).collect();
+    let mut in_turn: Vec<(usize, &Target)> = targets.into_iter().map(number).collect();
     in_turn.sort_by_key(|(number, _)| *number);
     in_turn.into_iter().map(|(_, target)| target)
 }

@@ -53,10 +53,14 @@ impl<T> Admission<T> {
 
     /// An endpoint was claimed for with the bytes that it wanted.
     pub(super) fn no_longer_wanted(&mut self, endpoint: &Endpoint) {
-        let is_its = |wanted: &Wanted| wanted.endpoint == endpoint.id;
-        if self.wanted.get(&endpoint.org_id).is_some_and(is_its) {
+        if self.is_wanted(endpoint) {
             self.wanted.remove(&endpoint.org_id);
         }
+    }
+
+    /// Whether the delivery that waits for bytes goes to this endpoint.
+    pub(super) fn is_wanted(&self, endpoint: &Endpoint) -> bool {
+        self.wanted.get(&endpoint.org_id).is_some_and(|wanted| wanted.endpoint == endpoint.id)
     }
 
     /// The delivery of an organisation that waits for bytes, and for nothing else: one that waits for a slot, a breaker or
