@@ -124,14 +124,15 @@ impl Bench {
                 let others = due.endpoints.iter().filter(|due| due.endpoint != dead);
                 let grants: Vec<LeaseGrant> = others
                     .map(|due| LeaseGrant {
+                        bytes_max: BYTES_MAX,
                         endpoint: due.endpoint,
                         org: due.org,
                         ordered: due.ordered,
                         deliveries_max: ROOM / ENDPOINTS,
                     })
                     .collect();
-                let lease = self.store.system().lease_deliveries(&grants, BYTES_MAX, lease, now);
-                claimed += lease.await.unwrap().len();
+                let lease = self.store.system().lease_deliveries(&grants, lease, now);
+                claimed += lease.await.unwrap().deliveries.len();
                 times.push(watch.elapsed());
                 from = due.next;
                 if !due.more {

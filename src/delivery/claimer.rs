@@ -17,6 +17,7 @@ use super::admission::{Granted, Reserved, Target};
 use super::dispatch::Dispatch;
 use super::due_scanner::DueScanner;
 use super::manual_requests::ManualRequest;
+use super::reserved_places::Places;
 use super::unanswered_lease::UnansweredLease;
 
 /// Maximum requests by hand in one claim: each is a statement.
@@ -357,27 +358,6 @@ impl Claimer {
         let head = system.lease_deliveries(&[head], lease, now).await?.deliveries.pop();
         // The lease of one that was set aside lapses.
         Ok(head.filter(|head| !self.dispatch.aside().contains(head.id)))
-    }
-}
-
-/// Reserved places, given back when a claim fails.
-struct Places<'a> {
-    dispatch: &'a Dispatch,
-    reserved: Vec<Reserved>,
-}
-
-impl Places<'_> {
-    /// Queues what was leased for them.
-    fn fill(mut self, leased: Vec<(LeasedDelivery, bool)>) {
-        self.dispatch.queue(std::mem::take(&mut self.reserved), leased);
-    }
-}
-
-impl Drop for Places<'_> {
-    fn drop(&mut self) {
-        if !self.reserved.is_empty() {
-            self.dispatch.queue(std::mem::take(&mut self.reserved), []);
-        }
     }
 }
 

@@ -88,6 +88,7 @@ mod public_address;
 mod recorder;
 mod recorder_backlog;
 mod recorder_batch;
+mod reserved_places;
 mod resolver;
 mod retry;
 mod sender;

@@ -129,12 +129,8 @@ impl Round<'_> {
         if error.is_connection() {
             return Err(error);
         }
-        match org {
-            Some(org) => {
-                tracing::warn!(%org, %error, "cannot delete what is too old of an organisation")
-            }
-            None => tracing::warn!(%error, "cannot delete what is too old of all organisations"),
-        }
+        let org = org.map_or_else(|| "all".to_owned(), |org| org.to_string());
+        tracing::warn!(%org, %error, "cannot delete what is too old of an organisation");
         self.failed.get_or_insert(error);
         Ok(())
     }
