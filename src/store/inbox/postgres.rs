@@ -3,9 +3,9 @@
 use sqlx::AssertSqlSafe;
 
 use super::counts::count;
+use super::types::{EVENTS_LOOKED_AT_MAX, of_many_types, of_type, type_args, types_of_inbox};
 use super::{
-    EVENTS_LOOKED_AT_MAX, IS_READ, InboxSettle, Leased, ReceiveRequest, Rows, SettledRow,
-    none_in_flight, of_many_types, of_type, rows_to_read, type_args, types_of_inbox,
+    IS_READ, InboxSettle, Leased, ReceiveRequest, Rows, SettledRow, none_in_flight, rows_to_read,
 };
 use crate::domain::{OrgId, Timestamp};
 use crate::store::engine::{
