@@ -15,8 +15,8 @@ use super::endpoint_versions::next_version;
 use super::engine::{Dialect, Row, Tx, args};
 use super::maintenance::MissingDays;
 use super::page::END_OF_TIME;
-use super::{AuditRecord, Result, Store, StoreError, System, audit};
-use crate::domain::{Actor, EndpointId, OrgId, Timestamp};
+use super::{AuditRecord, Result, Store, System, audit};
+use crate::domain::{Actor, EndpointId, OrgId, Revision, Timestamp};
 
 /// Deliveries that are cancelled at most before a caller gets its answer.
 pub const CANCELS_INLINE_MAX: u64 = 1_000;
@@ -111,12 +111,14 @@ impl Store {
     ) -> Result<bool> {
         let mut tx = self.engine.begin().await?;
         let version = next_version(&mut tx, org).await?;
-        match self.locked_endpoint(&mut tx, org, id).await {
-            Ok(Some((endpoint, _))) => self.require(&endpoint.revision())?,
-            Ok(None) => {}
-            // What cannot be read may be removed, but not on the condition that it is as it was.
-            Err(StoreError::Corrupt(_)) if self.precondition.is_none() => {}
-            Err(error) => return Err(error),
+        // Its version alone: what cannot be read may be removed all the same.
+        let lock = tx.dialect().lock(" FOR NO KEY UPDATE");
+        let sql = format!(
+            "SELECT version FROM endpoints
+             WHERE id = $1 AND org_id = $2 AND removed_at IS NULL{lock}"
+        );
+        if let Some(version) = tx.find(sql, args![id, org], |row| row.get("version")).await? {
+            self.require(&Revision::numbered(version))?;
         }
         let sql = "UPDATE endpoints
                    SET removed_at = $3, cancel_before = $3, disabled_reason = $4, suspended = false,

@@ -45,21 +45,34 @@ impl System<'_> {
         if !hold(&mut tx).await? {
             return Ok(None);
         }
-        let taken = take(self.0, &mut tx, org).await?;
-        if taken.ids.is_empty() {
-            tx.rollback().await?;
-            return Ok(Some(FoldStep::default()));
+        match fold(self.0, &mut tx, org).await {
+            Ok(step) => {
+                tx.commit().await?;
+                Ok(Some(step))
+            }
+            Err(error) => {
+                // At once, so that the next one need not wait for it.
+                tx.rollback().await?;
+                Err(error)
+            }
         }
-        let step = FoldStep {
-            deltas: taken.ids.len(),
-            records: taken.additions.records,
-            more: taken.more,
-            unreadable: 0,
-        };
-        write(&mut tx, taken).await?;
-        tx.commit().await?;
-        Ok(Some(step))
     }
+}
+
+/// Folds the oldest deltas.
+async fn fold(store: &Store, tx: &mut Tx<'_>, org: Option<OrgId>) -> Result<FoldStep> {
+    let taken = take(store, tx, org).await?;
+    if taken.ids.is_empty() {
+        return Ok(FoldStep::default());
+    }
+    let step = FoldStep {
+        deltas: taken.ids.len(),
+        records: taken.additions.records,
+        more: taken.more,
+        unreadable: 0,
+    };
+    write(tx, taken).await?;
+    Ok(step)
 }
 
 /// Keeps others from folding until the end of the transaction. `false` while one of them does. In SQLite nothing else

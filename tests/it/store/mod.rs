@@ -55,6 +55,6 @@ mod standings;
 mod subject;
 mod tenancy;
 
-pub(crate) use fixtures::ALL_LETTERS;
+pub(crate) use fixtures::{ALL_LETTERS, some_endpoint};
 pub(crate) use reads::ENDLESS;
 use subject::{Subject, on_both};
