@@ -38,7 +38,7 @@ fn keep_files_private() {
 }
 
 /// Keeps the system from backing the allocator's memory with pages of 2 MiB, of which an idle server
-/// would use a part: it holds 25 MB with small ones and a third more with large ones.
+/// would use a part, and hold a third more memory.
 fn use_small_pages() {
     // On failure the server only uses more memory.
     #[cfg(target_os = "linux")]
