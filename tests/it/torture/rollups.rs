@@ -7,6 +7,7 @@ use serde_json::Value;
 use super::database::StoredEvent;
 use super::load::account_of;
 use super::station::{PATIENCE, POLL_INTERVAL, Station};
+use crate::support::wait::until;
 
 /// Fails unless events are counted once by hour, type and account. Those that were erased are not: they are taken from the
 /// counts in the transaction that deletes them.
@@ -17,6 +18,9 @@ pub(super) async fn settle(station: &Station, stored: &[StoredEvent], test: &str
     let by_type = group(stored, |event| event.event_type.clone());
     assert_eq!(counted(station, "type").await, by_type, "{test}");
     let by_account = group(stored, |event| account_of(event.number));
+    // An account is listed once its first events are folded.
+    let listed = async || counted(station, "account").await.len() == by_account.len();
+    until("every account is listed", listed).await;
     assert_eq!(counted(station, "account").await, by_account, "{test}");
     println!("{test}: counted {sum} events in {} hours, stored {all}", by_hour.len());
 }
