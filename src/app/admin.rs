@@ -69,13 +69,8 @@ pub enum AdminError {
 pub async fn open(config: &StoreConfig) -> Result<Subsystems, AdminError> {
     require_expected_file(config)?;
     let store = open_unmigrated(config).await?;
-    match migrate(&store, config).await {
-        Ok(_) => with_clock(store).await,
-        Err(error) => {
-            store.close().await;
-            Err(error)
-        }
-    }
+    let migrated = migrate(&store, config).await;
+    with_clock_if(store, migrated).await
 }
 
 /// Opens a store that exists and knows the journal, and brings its schema up to date. Another one may have the
@@ -92,13 +87,20 @@ pub async fn open_for_replay(config: &StoreConfig) -> Result<Subsystems, AdminEr
         }
         migrate(&store, config).await
     };
-    match migrated.await {
-        Ok(_) => with_clock(store).await,
-        Err(error) => {
-            store.close().await;
-            Err(error)
-        }
+    let migrated = migrated.await;
+    with_clock_if(store, migrated).await
+}
+
+/// What works with a store that is migrated; closes one that is not.
+async fn with_clock_if(
+    store: Store,
+    migrated: Result<usize, AdminError>,
+) -> Result<Subsystems, AdminError> {
+    if let Err(error) = migrated {
+        store.close().await;
+        return Err(error);
     }
+    with_clock(store).await
 }
 
 /// What works with a store and makes deliveries due by its schedule time.
