@@ -5,6 +5,7 @@ use std::path::Path;
 
 use hookgate::domain::{DeadLetterFilter, DeliveryPolicy, EventFilter, PageRequest};
 use hookgate::runtime::Clock;
+use hookgate::store::Store;
 use serde_json::{Value, json};
 use sqlx::{Connection, PgConnection};
 
@@ -42,13 +43,18 @@ async fn events(tenant: &Tenant) -> usize {
     tenant.store.events(tenant.org, &filter, page).await.unwrap().data.len()
 }
 
-async fn damaged_event_in_every_worker_stops_nobody(dir: &Path, database: Database) {
-    let (store, flag) = match &database {
+/// The store of a server in this directory, and the flag that names its database, if it needs one.
+async fn open(dir: &Path, database: &Database) -> (Store, Option<String>) {
+    match database {
         Database::Sqlite(_) => (sqlite_store(dir).await, None),
         Database::Postgres(url) => {
             (postgres_store(url, dir).await, Some(format!("--database-url={url}")))
         }
-    };
+    }
+}
+
+async fn damaged_event_in_every_worker_stops_nobody(dir: &Path, database: Database) {
+    let (store, flag) = open(dir, &database).await;
     // One that reads, and one that stores what waits, as the events of ordered endpoints do.
     let flags: Vec<&str> = flag.iter().map(String::as_str).chain(["--workers=2"]).collect();
     let receiver = Receiver::start().await;
@@ -155,12 +161,7 @@ async fn organisation_whose_endpoints_cannot_be_read_keeps_no_worker(
     dir: &Path,
     database: Database,
 ) {
-    let (store, flag) = match &database {
-        Database::Sqlite(_) => (sqlite_store(dir).await, None),
-        Database::Postgres(url) => {
-            (postgres_store(url, dir).await, Some(format!("--database-url={url}")))
-        }
-    };
+    let (store, flag) = open(dir, &database).await;
     let flags: Vec<&str> = flag.iter().map(String::as_str).chain(["--workers=2"]).collect();
     let receiver = Receiver::start().await;
     let broken = Tenant::create(store.clone(), &receiver, DeliveryPolicy::default()).await;
