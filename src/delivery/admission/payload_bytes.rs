@@ -71,7 +71,7 @@ impl<T> Admission<T> {
         (is_open && self.times_left(wanted.endpoint) > 0).then_some(wanted)
     }
 
-    /// How many more bytes an organisation may have in memory: nothing beside what is counted apart.
+    /// How many more bytes an organisation may have in memory: none while a delivery of it is counted apart.
     pub(super) fn org_bytes_left(&self, org: OrgId) -> usize {
         if self.org_apart() == Some(org) {
             return 0;

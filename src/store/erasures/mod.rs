@@ -133,8 +133,8 @@ impl System<'_> {
     }
 }
 
-/// Until when what is erased was accepted: until now. An event whose id tells when it was accepted may be of a server
-/// whose clock is ahead, by a day at most.
+/// The acceptance time up to which events are erased: now, or that of an event whose id tells it. A server whose clock is
+/// ahead, by a day at most, may have accepted it later than now.
 fn accepted_until(filter: &ErasureSubject, now: Timestamp) -> Timestamp {
     let accepted = match filter {
         ErasureSubject::Event(event) => event.minted_at(),

@@ -238,7 +238,7 @@ impl Round<'_> {
         Ok(tx)
     }
 
-    /// Begins a step for an organisation; `None` when it does not keep any more what it kept when it was read.
+    /// Begins a step for an organisation; `None` when its retention times have changed since they were read.
     async fn begin_step_of(&self, kept: OrgRetention) -> Result<Option<Tx<'_>>> {
         let mut tx = self.begin_step().await?;
         let lock = tx.dialect().lock(" FOR SHARE");
