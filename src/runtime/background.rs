@@ -6,7 +6,7 @@
 
 use tokio::runtime::{Builder, Handle, Runtime};
 
-/// Added to the niceness of background threads: a weight of about a tenth (sched(7), "nice").
+/// The niceness of background threads: a weight of about a tenth (sched(7), "nice").
 const NICENESS: i32 = 10;
 
 /// The background threads, stopped when this is dropped.
@@ -19,9 +19,17 @@ impl Background {
     /// # Errors
     /// When a thread cannot be started.
     pub fn start() -> std::io::Result<Self> {
+        Self::start_with(NICENESS)
+    }
+
+    /// The same with threads of this niceness more than that of the process: 19 is the most that the system knows.
+    ///
+    /// # Errors
+    /// When a thread cannot be started.
+    pub fn start_with(niceness: i32) -> std::io::Result<Self> {
         let runtime = Builder::new_multi_thread()
             .thread_name("background")
-            .on_thread_start(be_nice)
+            .on_thread_start(move || be_nice(niceness))
             .enable_all()
             .build()?;
         Ok(Self(Some(runtime)))
@@ -44,9 +52,9 @@ impl Drop for Background {
 
 /// Lowers the calling thread's priority. On Linux the call affects the thread, not the process; threads that it
 /// starts, such as those of SQLite, inherit the priority.
-fn be_nice() {
+fn be_nice(niceness: i32) {
     if cfg!(target_os = "linux")
-        && let Err(error) = rustix::process::setpriority_process(None, NICENESS)
+        && let Err(error) = rustix::process::setpriority_process(None, niceness)
     {
         tracing::debug!(%error, "cannot lower a background thread's priority");
     }

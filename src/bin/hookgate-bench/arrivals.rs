@@ -161,21 +161,26 @@ pub(crate) async fn receive(
     tasks: &mut JoinSet<()>,
     arrivals: Arc<Arrivals>,
 ) -> Result<String, CliError> {
-    serve(tasks, Router::new().fallback(arrive).with_state(arrivals)).await
+    let router = Router::new().fallback(arrive).with_state(arrivals);
+    let (url, serving) = receiver(router).await?;
+    tasks.spawn(serving);
+    Ok(url)
 }
 
-/// Serves a receiver on a free port until the tasks are dropped, and returns its URL.
-pub(crate) async fn serve(tasks: &mut JoinSet<()>, router: Router) -> Result<String, CliError> {
+/// The URL of a receiver on a free port, and what serves it until it is dropped.
+pub(crate) async fn receiver(
+    router: Router,
+) -> Result<(String, impl Future<Output = ()> + Send + 'static), CliError> {
     let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
     let url = format!("http://{}/", listener.local_addr()?);
     let listener = listener.tap_io(|stream| {
         let _ = stream.set_nodelay(true);
     });
-    tasks.spawn(async move {
+    let serving = async move {
         // Aborted when the measurement ends.
         let _ = axum::serve(listener, router).await;
-    });
-    Ok(url)
+    };
+    Ok((url, serving))
 }
 
 /// Receives a webhook, notes its arrival, and answers after the delay.

@@ -8,15 +8,14 @@ use axum::http::StatusCode;
 use axum::http::header::RETRY_AFTER;
 use hookgate::cli::CliError;
 use hookgate::runtime::Stopwatch;
-use tokio::task::JoinSet;
 
-use crate::arrivals::serve;
 use crate::client::ApiClient;
 use crate::measure::progress;
 use crate::report::Measured;
 use crate::server::Server;
 
 use super::NeighbourArgs;
+use super::tasks::Tasks;
 use super::tenant::Tenant;
 
 /// Deliveries that wait, unless `--pending` is set.
@@ -36,20 +35,20 @@ pub(super) struct DisabledEndpoint {
     path: String,
     pending: usize,
     changes: Arc<Mutex<Measured>>,
-    _receiver: JoinSet<()>,
+    _receiver: Tasks,
 }
 
 impl DisabledEndpoint {
     /// Makes the backlog: the receiver answers 503 with a `Retry-After` of a day, and holds back all that is
     /// posted after the first attempts.
     pub(super) async fn fill(
+        mut receiver: Tasks,
         args: &NeighbourArgs,
         server: &Server,
         operator: &ApiClient,
     ) -> Result<Self, CliError> {
-        let mut receiver = JoinSet::new();
         let refuse = async || (StatusCode::SERVICE_UNAVAILABLE, [(RETRY_AFTER, HOLD_SECONDS)]);
-        let url = serve(&mut receiver, Router::new().fallback(refuse)).await?;
+        let url = receiver.serve(Router::new().fallback(refuse)).await?;
         let tenant = Tenant::create(operator, 1).await?;
         let path = tenant.client.create_endpoint(&url, &[]).await?;
         let pending = args.pending.map_or(PENDING, |pending| pending as usize);

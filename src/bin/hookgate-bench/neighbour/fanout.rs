@@ -4,7 +4,6 @@ use axum::Router;
 use axum::http::StatusCode;
 use hookgate::cli::CliError;
 
-use crate::arrivals::serve;
 use crate::client::ApiClient;
 
 use super::tenant::Tenant;
@@ -20,7 +19,7 @@ pub(super) async fn start(
     operator: &ApiClient,
 ) -> Result<(), CliError> {
     let receiver = Router::new().fallback(async || StatusCode::NO_CONTENT);
-    let url = serve(&mut running.receivers, receiver).await?;
+    let url = running.receivers.serve(receiver).await?;
     let tenant = Tenant::create(operator, args.fanout_endpoints).await?;
     for number in 0..args.fanout_endpoints {
         tenant.client.create_endpoint(&format!("{url}{number}"), &[]).await?;

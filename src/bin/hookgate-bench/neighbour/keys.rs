@@ -10,12 +10,12 @@ use hookgate::domain::ApiKeyId;
 use hookgate::runtime::{Clock, Stopwatch};
 use http_body_util::Full;
 use hyper::{Request, StatusCode};
-use tokio::task::JoinSet;
 
 use crate::client::ApiClient;
 use crate::connection::Connection;
 use crate::report::Measured;
 
+use super::tasks::Tasks;
 use super::tenant::Tenant;
 
 /// Connections that create keys, and as many that present unknown ones.
@@ -73,10 +73,7 @@ impl HealthyTenant {
 }
 
 /// Starts the tenant that creates keys and the client that presents unknown ones.
-pub(super) async fn start(
-    load: &mut JoinSet<()>,
-    operator: &ApiClient,
-) -> Result<Tenant, CliError> {
+pub(super) async fn start(load: &mut Tasks, operator: &ApiClient) -> Result<Tenant, CliError> {
     let tenant = Tenant::create_with_keys(operator, KEYS_MAX).await?;
     let authority = operator.authority().to_owned();
     for _ in 0..CONNECTIONS {

@@ -11,6 +11,7 @@ mod keys;
 mod lists;
 mod readers;
 mod slow;
+mod tasks;
 mod tenant;
 mod whale;
 
@@ -19,6 +20,7 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use hookgate::cli::CliError;
+use hookgate::runtime::Background;
 use tokio::task::JoinSet;
 
 use crate::args::RunArgs;
@@ -28,6 +30,7 @@ use crate::server::Server;
 use disabled::DisabledEndpoint;
 use keys::HealthyTenant;
 use readers::FilledTenant;
+use tasks::Tasks;
 use tenant::Tenant;
 
 /// Connections per neighbour.
@@ -36,6 +39,8 @@ const CONNECTIONS: u32 = 16;
 const UNTIL_ABORTED: Duration = Duration::from_hours(1);
 /// How long to wait until the attempts of a stopped neighbour have ended: as long as its receivers take.
 const ATTEMPTS_END_MAX: Duration = Duration::from_secs(30);
+/// The priority of neighbours: below that of every thread of the server.
+const NICENESS: i32 = 19;
 const ATTEMPTS_POLL: Duration = Duration::from_millis(50);
 
 /// The neighbour that loads the server during a scenario.
@@ -123,6 +128,8 @@ pub(crate) struct Neighbourhood<'a> {
     args: &'a RunArgs,
     server: &'a Server,
     operator: ApiClient,
+    /// Where neighbours run.
+    threads: Background,
     /// Filled for the first run, which takes minutes, and kept for the others.
     disabled: Option<DisabledEndpoint>,
     /// Creates keys beside the neighbour `keys`.
@@ -132,12 +139,12 @@ pub(crate) struct Neighbourhood<'a> {
 }
 
 /// A neighbour that loads the server.
-#[derive(Default)]
 pub(crate) struct Running {
-    /// Its requests, until they are dropped.
-    load: JoinSet<()>,
-    /// Its receivers, until they are dropped.
-    receivers: JoinSet<()>,
+    /// Its requests.
+    load: Tasks,
+    /// Requests beside it whose time is measured, too.
+    measured: JoinSet<()>,
+    receivers: Tasks,
     tenants: Vec<Tenant>,
 }
 
@@ -149,14 +156,21 @@ impl<'a> Neighbourhood<'a> {
         server: &'a Server,
     ) -> Result<Self, CliError> {
         let operator = server.operator().ok_or("--beside cannot be used with --url")?;
+        let threads = Background::start_with(NICENESS)?;
         let (disabled, healthy, reading) = (None, None, None);
-        Ok(Self { neighbour, args, server, operator, disabled, healthy, reading })
+        Ok(Self { neighbour, args, server, operator, threads, disabled, healthy, reading })
     }
 
     /// Starts the neighbour. Its tenants are new ones, since the backlog of earlier ones is suspended.
     pub(crate) async fn start(&mut self) -> Result<Running, CliError> {
         let Self { neighbour, args, server, ref operator, .. } = *self;
-        let mut running = Running::default();
+        let threads = self.threads.handle();
+        let mut running = Running {
+            load: Tasks::on(&threads),
+            measured: JoinSet::new(),
+            receivers: Tasks::on(&threads),
+            tenants: Vec::new(),
+        };
         match neighbour {
             Neighbour::Flood => flood::start(&mut running, args, server),
             Neighbour::OverLimit => {
@@ -181,11 +195,12 @@ impl<'a> Neighbourhood<'a> {
             Neighbour::Lists => lists::start(&mut running, server, operator).await?,
             Neighbour::Disabled => {
                 if self.disabled.is_none() {
-                    let filled = DisabledEndpoint::fill(&args.neighbour, server, operator).await?;
-                    self.disabled = Some(filled);
+                    let tasks = Tasks::on(&threads);
+                    let filled = DisabledEndpoint::fill(tasks, &args.neighbour, server, operator);
+                    self.disabled = Some(filled.await?);
                 }
                 if let Some(endpoint) = &self.disabled {
-                    running.load.spawn(endpoint.disable_and_enable());
+                    running.measured.spawn(endpoint.disable_and_enable());
                 }
             }
             Neighbour::Keys => {
@@ -195,7 +210,7 @@ impl<'a> Neighbourhood<'a> {
                 let flooder = keys::start(&mut running.load, operator).await?;
                 running.tenants.push(flooder);
                 if let Some(healthy) = &self.healthy {
-                    running.load.spawn(healthy.create_keys());
+                    running.measured.spawn(healthy.create_keys());
                 }
             }
             Neighbour::Readers => {
@@ -222,8 +237,8 @@ impl Running {
     /// Stops the load, suspends the tenants, so that their deliveries wait, and waits until their attempts
     /// have ended.
     pub(crate) async fn stop(self, server: &Server) -> Result<(), CliError> {
-        let Self { load, receivers, tenants } = self;
-        drop(load);
+        let Self { load, measured, receivers, tenants } = self;
+        drop((load, measured));
         for tenant in &tenants {
             tenant.suspend().await?;
         }

@@ -1,7 +1,6 @@
 //! The neighbour `readers`: a tenant with many events that lists them by filters which match nothing.
 
 use hookgate::cli::CliError;
-use tokio::task::JoinSet;
 
 use crate::client::ApiClient;
 use crate::connection::Connection;
@@ -9,6 +8,7 @@ use crate::measure::progress;
 use crate::server::Server;
 
 use super::NeighbourArgs;
+use super::tasks::Tasks;
 use super::tenant::Tenant;
 
 /// Connections, each with a read in progress all the time.
@@ -48,7 +48,7 @@ impl FilledTenant {
     }
 
     /// Starts the readers.
-    pub(super) fn read(&self, load: &mut JoinSet<()>, server: &Server) {
+    pub(super) fn read(&self, load: &mut Tasks, server: &Server) {
         for number in 0..READERS {
             let (authority, key) = (server.authority().to_owned(), self.0.key.clone());
             load.spawn(async move {

@@ -11,7 +11,6 @@ use futures_util::stream;
 use hookgate::cli::CliError;
 use hookgate::runtime::Stopwatch;
 
-use crate::arrivals::serve;
 use crate::client::ApiClient;
 
 use super::tenant::Tenant;
@@ -74,7 +73,7 @@ pub(super) async fn start(
     let (organisations, endpoints) =
         args.slow_endpoints.map_or((ORGANISATIONS, 1), |endpoints| (1, endpoints));
     let events = args.pending.unwrap_or(PENDING) / organisations;
-    let url = serve(&mut running.receivers, receiver).await?;
+    let url = running.receivers.serve(receiver).await?;
     for _ in 0..organisations {
         let tenant = Tenant::create(operator, endpoints).await?;
         for number in 0..endpoints {

@@ -5,7 +5,6 @@ use axum::http::StatusCode;
 use hookgate::cli::CliError;
 
 use crate::args::{OptionalFields, RunArgs, Scenario};
-use crate::arrivals::serve;
 use crate::client::ApiClient;
 use crate::load::Load;
 use crate::server::Server;
@@ -58,7 +57,7 @@ async fn send(
     load: Load,
 ) -> Result<(), CliError> {
     let receiver = Router::new().fallback(async || StatusCode::NO_CONTENT);
-    let url = serve(&mut running.receivers, receiver).await?;
+    let url = running.receivers.serve(receiver).await?;
     tenant.client.create_endpoint(&url, &[]).await?;
     let args = RunArgs { batch: BATCH_EVENTS, fields: OptionalFields::default(), ..args.clone() };
     let target = Target::new(Scenario::IngestBatch, &args, &server.with_key(&tenant.key));
