@@ -13,8 +13,8 @@ use crate::store::{InboxLookup, InboxSettle, ReceiveRequest, ReceivedEvents};
 
 /// The time of the last read is written again when it is older than this.
 const READ_TIME_RESOLUTION: Duration = Duration::from_mins(1);
-/// How often a request looks again because all that it found was received too often.
-const EXHAUSTED_ROUNDS_MAX: usize = 5;
+/// How often a request looks because all that it found before was dead: received too often, or without its event.
+const LOOKS_MAX: usize = 5;
 
 /// What a consumer asks for.
 #[derive(Clone, Debug)]
@@ -109,13 +109,14 @@ pub async fn receive(
     wanted: &Receive,
 ) -> Result<ReceivedPage, Refusal> {
     let mut page = ReceivedPage::default();
-    for _ in 0..EXHAUSTED_ROUNDS_MAX {
+    for _ in 0..LOOKS_MAX {
         let request = request(subsystems, inbox, wanted);
-        let ReceivedEvents { events, exhausted } = subsystems.store.receive(org, request).await?;
-        let found_only_exhausted = events.is_empty() && !exhausted.is_empty();
+        let received = subsystems.store.receive(org, request).await?;
+        let ReceivedEvents { events, exhausted, expired } = received;
+        let found_only_dead = events.is_empty() && (expired > 0 || !exhausted.is_empty());
         page.events = events;
         page.dead += record_dead(subsystems, exhausted).await?;
-        if !found_only_exhausted {
+        if !found_only_dead {
             break;
         }
     }

@@ -19,8 +19,9 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use super::engine::{Engine, Row};
-use super::{Result, System, events, retention, timed};
-use crate::domain::{DeliveryId, EndpointId, Event, EventId, Lease, OrgId, Timestamp};
+use super::events::{EventKey, EventOfDelivery, EventsOfDeliveries};
+use super::{Result, System, retention, timed};
+use crate::domain::{DeliveryId, EndpointId, Event, Lease, OrgId, Timestamp};
 use crate::store::metrics::DbOperation;
 
 pub(super) use due_index::{head, is_ordered, pending};
@@ -114,19 +115,8 @@ impl System<'_> {
             }
         };
         let claimed = timed(&self.0.metrics, DbOperation::ClaimDeliveries, claim).await?;
-        self.expire(&claimed.without_event, lease, now).await;
+        retention::expire_missing(self.0, claimed.without_event, Some(lease.token), now).await;
         Ok(claimed.claimed)
-    }
-
-    /// Gives up deliveries whose event is not kept any more. What fails is tried again with their next lease.
-    async fn expire(self, without_event: &[(OrgId, DeliveryId)], lease: Lease, now: Timestamp) {
-        if without_event.is_empty() {
-            return;
-        }
-        let expiry = retention::expire_missing(self.0, without_event, Some(lease.token), now);
-        if let Err(error) = Box::pin(expiry).await {
-            tracing::warn!(%error, "cannot give up deliveries without an event; will retry");
-        }
     }
 }
 
@@ -146,9 +136,6 @@ impl LeaseRequest<'_> {
         self.grants.iter().filter(is_meant).copied()
     }
 }
-
-/// The key of an event.
-type EventKey = (EventId, Timestamp);
 
 /// What a claim has leased.
 #[derive(Default)]
@@ -209,32 +196,21 @@ fn event_keys(leased: &[LeasedRow]) -> Vec<EventKey> {
 fn claimed(leased: LeasedRows, events: &[Row], lease: Lease) -> Claimed {
     let LeasedRows { rows: mut leased, too_large } = leased;
     leased.sort_by_key(|row| (row.was_due_at, row.id));
-    let mut known: HashMap<EventKey, Option<Arc<Event>>> = HashMap::new();
-    let mut all_told = true;
-    for row in events {
-        match events::read(row, "id") {
-            Ok(event) => {
-                let is_kept = !event.payload.is_empty();
-                known.insert((event.id, event.received_at), is_kept.then(|| Arc::new(event)));
-            }
-            Err(error) => {
-                all_told = false;
-                tracing::error!(%error, "cannot read an event; its deliveries wait");
-            }
-        }
-    }
+    let events = EventsOfDeliveries::read(events);
     let mut claimed = Claimed::default();
     claimed.claimed.too_large = too_large;
     for row in leased {
         let LeasedRow { org, id, event, endpoint_id, attempts, ordered, was_due_at: _ } = row;
-        if let Some(Some(event)) = known.get(&event) {
-            let event = Arc::clone(event);
-            let delivery = ClaimedDelivery { id, event, endpoint_id, attempts, ordered, lease };
-            claimed.claimed.deliveries.push(delivery);
-        } else if all_told {
-            claimed.without_event.push((org, id));
-        } else {
-            tracing::error!(delivery = %id, event = %event.0, "a delivery's event is missing");
+        match events.get(&event) {
+            EventOfDelivery::Kept(event) => {
+                let event = Arc::clone(event);
+                let delivery = ClaimedDelivery { id, event, endpoint_id, attempts, ordered, lease };
+                claimed.claimed.deliveries.push(delivery);
+            }
+            EventOfDelivery::Gone => claimed.without_event.push((org, id)),
+            EventOfDelivery::Unreadable => {
+                tracing::error!(delivery = %id, event = %event.0, "a delivery's event is missing");
+            }
         }
     }
     claimed

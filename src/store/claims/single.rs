@@ -9,7 +9,7 @@ use super::{
 use super::{postgres, sqlite};
 use crate::domain::{DeliveryId, Lease, LeaseToken, OrgId, Timestamp};
 use crate::store::engine::{Engine, Row, Tx, args};
-use crate::store::{Result, System, events};
+use crate::store::{Result, System, events, retention};
 
 /// Deliveries that were leased although the events of some cannot be read.
 #[derive(Debug, Default)]
@@ -50,7 +50,7 @@ impl System<'_> {
         tx.commit().await?;
         let leased = LeasedRows { rows: vec![leased], ..LeasedRows::default() };
         let claimed = claimed(leased, &events, lease);
-        self.expire(&claimed.without_event, lease, now).await;
+        retention::expire_missing(self.0, claimed.without_event, Some(lease.token), now).await;
         Ok(claimed.claimed.deliveries.into_iter().next())
     }
 
@@ -86,7 +86,7 @@ impl System<'_> {
             leased.rows.into_iter().partition(|row| unread.contains(&row.event));
         let leased = LeasedRows { rows, too_large: leased.too_large };
         let claimed = claimed(leased, &events, lease);
-        self.expire(&claimed.without_event, lease, now).await;
+        retention::expire_missing(self.0, claimed.without_event, Some(lease.token), now).await;
         let unreadable = unread.into_iter().map(|row| row.id).collect();
         Ok(ReadableDeliveries { claimed: claimed.claimed, unreadable })
     }

@@ -67,6 +67,7 @@ impl Store {
         by: &Actor,
         now: Timestamp,
     ) -> Result<Option<Erasure>> {
+        let until = self.erased_until(org, filter, now).await?;
         let mut tx = self.engine.begin().await?;
         // Waits for every batch that is storing events of it, each of which holds FOR KEY SHARE.
         if let Tx::Postgres(_) = tx {
@@ -75,7 +76,6 @@ impl Store {
         if !orgs::hold(&mut tx, org).await? {
             return Ok(None);
         }
-        let until = accepted_until(filter, now);
         tombstones::write(&mut tx, org, filter, until).await?;
         let (event_id, account_id) = match filter {
             ErasureSubject::Event(event) => (Some(*event), None),
@@ -99,6 +99,22 @@ impl Store {
         tx.execute(sql, args![erasure.id, org, event_id, account_id, until, now]).await?;
         audit::commit(tx, &AuditRecord::erasure_requested(&erasure), by, now).await?;
         Ok(Some(erasure))
+    }
+
+    /// The acceptance time up to which events are erased: now, or that of an event that is stored, or whose id tells it. A
+    /// server whose clock is ahead, by a day at most, may have accepted it later than now.
+    async fn erased_until(
+        &self,
+        org: OrgId,
+        filter: &ErasureSubject,
+        now: Timestamp,
+    ) -> Result<Timestamp> {
+        let ErasureSubject::Event(event) = filter else { return Ok(now) };
+        let accepted = match event.minted_at() {
+            Some(at) => Some(at.plus(Duration::from_millis(1))),
+            None => self.events_received_at(org, *event, 1).await?.first().copied(),
+        };
+        Ok(accepted.map_or(now, |at| at.clamp(now, now.plus(CLOCK_AHEAD_MAX))))
     }
 
     /// One erasure.
@@ -131,15 +147,4 @@ impl System<'_> {
     pub async fn delete_tombstones(self, before: Timestamp) -> Result<()> {
         tombstones::delete(&self.0.engine, before).await
     }
-}
-
-/// The acceptance time up to which events are erased: now, or that of an event whose id tells it. A server whose clock is
-/// ahead, by a day at most, may have accepted it later than now.
-fn accepted_until(filter: &ErasureSubject, now: Timestamp) -> Timestamp {
-    let accepted = match filter {
-        ErasureSubject::Event(event) => event.minted_at(),
-        ErasureSubject::Account(_) => None,
-    };
-    let until = accepted.map(|at| at.plus(Duration::from_millis(1)));
-    until.map_or(now, |until| until.clamp(now, now.plus(CLOCK_AHEAD_MAX)))
 }

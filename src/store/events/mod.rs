@@ -10,6 +10,7 @@ mod endpoint_changes;
 mod endpoints_by_type;
 mod late;
 mod locked_orgs;
+mod of_deliveries;
 mod org_endpoints;
 mod payloads;
 mod plan;
@@ -38,6 +39,8 @@ use crate::domain::{
 };
 use crate::store::metrics::DbOperation;
 use plan::{DedupPass, PendingRow};
+
+pub(super) use of_deliveries::{EventKey, EventOfDelivery, EventsOfDeliveries};
 
 pub use copies::Copies;
 pub use endpoint_changes::{ChangedEndpoint, EndpointsSince};

@@ -22,7 +22,6 @@ mod sqlite;
 mod status;
 mod types;
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use sqlx::Arguments;
@@ -31,10 +30,11 @@ use sqlx::sqlite::SqliteArguments;
 use uuid::Uuid;
 
 use super::engine::{Dialect, Engine, Row, args};
+use super::events::{EventKey, EventOfDelivery, EventsOfDeliveries};
 use super::{Result, Store, claims, events, retention, timed};
 use crate::domain::{
-    DeadReason, Decision, DeliveryId, EndpointId, Event, EventId, EventLabels, EventTypeFilter,
-    Inbox, Lease, OrgId, Outcome, ReceivedEvent, Timestamp,
+    DeadReason, Decision, DeliveryId, EndpointId, EventId, EventLabels, EventTypeFilter, Inbox,
+    Lease, OrgId, Outcome, ReceivedEvent, Timestamp,
 };
 use crate::store::metrics::DbOperation;
 use crate::store::rollups::{LabelsByEvent, labels_statement, read_labels_row};
@@ -69,6 +69,8 @@ pub struct ReceivedEvents {
     pub events: Vec<ReceivedEvent>,
     /// The outcomes of deliveries that were received too often, to be recorded.
     pub exhausted: Vec<Outcome>,
+    /// How many deliveries were given up, because their event, or its payload, is not kept any more.
+    pub expired: usize,
 }
 
 /// An event that a consumer settles.
@@ -95,7 +97,7 @@ struct SettledRow {
     org: OrgId,
     id: DeliveryId,
     inbox: EndpointId,
-    event: (EventId, Timestamp),
+    event: EventKey,
 }
 
 impl SettledRow {
@@ -119,6 +121,8 @@ enum Rows {
     /// Those of types with a prefix, type by type: what is in flight of one is not walked on the way to the next.
     OfPrefix,
     /// Those of a prefix with more types than are looked at, among the events that have waited longest.
+    /// What was planned while the inbox was ordered, and what is being cancelled, is not among them: it is received once
+    /// fewer types wait, or is gone soon.
     OfManyTypes,
     /// One of an ordered inbox that was planned before it was ordered, unless another one is in flight.
     BeforeOrdered,
@@ -129,7 +133,7 @@ enum Rows {
 /// A delivery that a consumer has received, or that was received too often.
 struct Leased {
     id: DeliveryId,
-    event: (EventId, Timestamp),
+    event: EventKey,
     /// How often it was received, this time included.
     attempts: u32,
     was_due_at: Timestamp,
@@ -143,7 +147,7 @@ impl Store {
     /// comes first, one at a time as well.
     ///
     /// Nothing is received from an inbox that is disabled or removed. An event that cannot be read is left out, with an
-    /// error in the log.
+    /// error in the log: it is looked at again after its visibility time.
     pub async fn receive(&self, org: OrgId, request: ReceiveRequest<'_>) -> Result<ReceivedEvents> {
         let receive = async {
             let leased = match &*self.engine {
@@ -168,26 +172,24 @@ impl Store {
         let (exhausted, leased): (Vec<_>, Vec<_>) =
             leased.into_iter().partition(|row| row.is_exhausted);
         let exhausted = self.outcomes_of(&exhausted, org, request).await?;
-        let known = self.events_of(&leased).await?;
+        let kept = self.events_of(&leased).await?;
         let lease_expires_at = self.shown_time(request.lease.until);
         let (mut events, mut without_event) = (Vec::with_capacity(leased.len()), Vec::new());
         for Leased { id, event, attempts, .. } in leased {
-            match known.get(&event) {
-                Some(event) => events.push(ReceivedEvent {
+            match kept.get(&event) {
+                EventOfDelivery::Kept(event) => events.push(ReceivedEvent {
                     event: Arc::clone(event),
                     delivery_id: id,
                     receive_count: attempts,
                     lease_expires_at,
                 }),
-                None => without_event.push((org, id)),
+                EventOfDelivery::Gone => without_event.push((org, id)),
+                EventOfDelivery::Unreadable => {}
             }
         }
-        let expiry = retention::expire_missing(self, &without_event, None, request.now);
-        // What fails is tried again when they are received next.
-        if let Err(error) = Box::pin(expiry).await {
-            tracing::warn!(%error, "cannot give up deliveries without an event; will retry");
-        }
-        Ok(ReceivedEvents { events, exhausted })
+        let expired = without_event.len();
+        retention::expire_missing(self, without_event, None, request.now).await;
+        Ok(ReceivedEvents { events, exhausted, expired })
     }
 
     /// The outcomes of deliveries that were received too often.
@@ -207,13 +209,10 @@ impl Store {
     }
 
     /// The events of some deliveries, by their keys.
-    async fn events_of(
-        &self,
-        leased: &[Leased],
-    ) -> Result<HashMap<(EventId, Timestamp), Arc<Event>>> {
+    async fn events_of(&self, leased: &[Leased]) -> Result<EventsOfDeliveries> {
         let times = || leased.iter().map(|row| row.event.1);
         let (Some(oldest), Some(newest)) = (times().min(), times().max()) else {
-            return Ok(HashMap::new());
+            return Ok(EventsOfDeliveries::read(&[]));
         };
         let sql = match self.engine.dialect() {
             Dialect::Sqlite => format!(
@@ -234,7 +233,6 @@ impl Store {
         let mut ids: Vec<Uuid> = leased.iter().map(|row| row.event.0.uuid()).collect();
         ids.sort_unstable();
         ids.dedup();
-        let mut known = HashMap::new();
         let wanted = ids.len();
         let mut rows = self.engine.all(sql, args![ids.clone(), oldest, newest]).await?;
         if rows.len() < wanted && self.engine.dialect() == Dialect::Postgres {
@@ -246,13 +244,7 @@ impl Store {
             );
             rows.extend(self.engine.all(sql, args![ids, oldest, newest]).await?);
         }
-        for row in rows {
-            match events::read(&row, "id") {
-                Ok(event) => _ = known.insert((event.id, event.received_at), Arc::new(event)),
-                Err(error) => tracing::error!(%error, "cannot read an event of an inbox"),
-            }
-        }
-        Ok(known)
+        Ok(EventsOfDeliveries::read(&rows))
     }
 
     /// Those of some inboxes from which something may be received at `now`. Of an ordered inbox it may still be

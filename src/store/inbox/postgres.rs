@@ -107,10 +107,11 @@ fn lease_statement(org: OrgId, request: ReceiveRequest<'_>, rows: Rows) -> (Stri
                        AND d.due_at <= $3
                      ORDER BY d.due_at LIMIT {EVENTS_LOOKED_AT_MAX}
                  ) d
-                 WHERE {} ORDER BY d.due_at LIMIT $4
+                 WHERE {}
              ) k
              CROSS JOIN LATERAL ({KEY} AND d.org_id = k.org_id AND d.created_at = k.created_at
-                                 AND d.id = k.id FOR UPDATE SKIP LOCKED) d",
+                                 AND d.id = k.id FOR UPDATE SKIP LOCKED) d
+             LIMIT $4",
             of_many_types(Dialect::Postgres, ("$9", "$10")),
         ),
         // The lock on the endpoint keeps other consumers out, but not those who settle.

@@ -68,7 +68,7 @@ impl Store {
             found.into_iter().partition(|row| row.is_exhausted);
         let exhausted = self.outcomes_of(&exhausted, org, request).await?;
         let returned = returned.into_iter().map(|row| row.event.0).collect();
-        Ok((returned, ReceivedEvents { events: Vec::new(), exhausted }))
+        Ok((returned, ReceivedEvents { exhausted, ..ReceivedEvents::default() }))
     }
 }
 

@@ -22,6 +22,9 @@ pub(super) const HELD_PER_ORG: u32 = 10_000;
 /// Bytes of payloads of these events.
 pub(super) const HELD_BYTES_PER_ORG: i64 = 256 * 1024 * 1024;
 
+/// Deliveries without an event that are given up in a transaction.
+const MISSING_PER_STEP: usize = 32;
+
 const DETAIL: &str = "the event became older than it is kept before it was delivered";
 const DETAIL_MISSING: &str = "the event, or its payload, is not kept any more";
 
@@ -128,43 +131,65 @@ impl Round<'_> {
 
 /// Gives up deliveries whose event is gone, or has no payload any more: a redelivery may have been planned while that
 /// happened. They are leased under `token`, or are received from an inbox, which takes no lease; others are left alone.
+/// Those that cannot be given up are when they are claimed or received next.
 pub(in crate::store) async fn expire_missing(
+    store: &Store,
+    mut deliveries: Vec<(OrgId, DeliveryId)>,
+    token: Option<LeaseToken>,
+    now: Timestamp,
+) {
+    // In the order of creation, as everybody locks them.
+    deliveries.sort_unstable();
+    for of_org in deliveries.chunk_by(|one, next| one.0 == next.0) {
+        for step in of_org.chunks(MISSING_PER_STEP) {
+            if let Err(error) = Box::pin(expire_step(store, step, token, now)).await {
+                tracing::warn!(%error, "cannot give up deliveries without an event; will retry");
+            }
+        }
+    }
+}
+
+/// Gives up some of an organisation.
+async fn expire_step(
     store: &Store,
     deliveries: &[(OrgId, DeliveryId)],
     token: Option<LeaseToken>,
     now: Timestamp,
 ) -> Result<()> {
-    for (org, id) in deliveries {
-        let mut days = MissingDays::default();
-        loop {
-            match expire_one(store, (*org, *id), token, now).await {
-                Err(error) if days.make(store, &error).await? => {}
-                expired => break expired?,
-            }
+    let mut days = MissingDays::default();
+    loop {
+        match expire_in_transaction(store, deliveries, token, now).await {
+            Err(error) if days.make(store, &error).await? => {}
+            expired => return expired,
         }
     }
-    Ok(())
 }
 
-async fn expire_one(
+async fn expire_in_transaction(
     store: &Store,
-    (org, id): (OrgId, DeliveryId),
+    deliveries: &[(OrgId, DeliveryId)],
     token: Option<LeaseToken>,
     now: Timestamp,
 ) -> Result<()> {
+    let Some((org, _)) = deliveries.first() else { return Ok(()) };
     let mut tx = store.engine.begin().await?;
     let lock = tx.dialect().lock(" FOR UPDATE");
     let sql = format!(
         "SELECT created_at, id, endpoint_id, event_id, event_received_at FROM pending_deliveries
          WHERE org_id = $1 AND created_at = $2 AND id = $3 AND lease_token IS NOT DISTINCT FROM $4{lock}"
     );
-    let args = args![org, id.created_at(), id, token.map(LeaseToken::uuid)];
-    let Some(overdue) = tx.find(sql, args, Overdue::read).await? else { return Ok(()) };
-    give_up(store, &mut tx, org, &[overdue], (DETAIL_MISSING, now)).await?;
-    let event = outcomes::deliveries_expired(org, 1, DETAIL_MISSING, now)?;
-    store.publish(&mut tx, vec![event], now).await?;
-    tx.commit().await?;
-    Ok(())
+    let mut expired = 0;
+    for (org, id) in deliveries {
+        let args = args![*org, id.created_at(), *id, token.map(LeaseToken::uuid)];
+        if let Some(overdue) = tx.find(sql.clone(), args, Overdue::read).await? {
+            expired += give_up(store, &mut tx, *org, &[overdue], (DETAIL_MISSING, now)).await?;
+        }
+    }
+    if expired > 0 {
+        let event = outcomes::deliveries_expired(*org, expired, DETAIL_MISSING, now)?;
+        store.publish(&mut tx, vec![event], now).await?;
+    }
+    tx.commit().await
 }
 
 /// A pending delivery that is given up.

@@ -20,6 +20,7 @@ on_both!(
     account_is_erased_from_every_table_and_others_are_left,
     event_is_erased_with_its_deliveries,
     event_of_a_server_whose_clock_is_ahead_is_erased,
+    named_event_of_a_server_whose_clock_is_ahead_is_erased,
     what_outlived_an_event_is_erased,
     erased_events_do_not_come_back_out_of_a_journal,
     erasure_goes_on_after_each_step_that_was_lost,
@@ -276,6 +277,16 @@ async fn event_of_a_server_whose_clock_is_ahead_is_erased(subject: &Subject) {
     }
     // It waited in that server's journal.
     persist(subject, &[later], at(20)).await;
+    run(subject).await;
+    assert_eq!(count(subject, "events").await, 0);
+}
+
+/// Its id does not tell when it was accepted.
+async fn named_event_of_a_server_whose_clock_is_ahead_is_erased(subject: &Subject) {
+    let org = add_org(subject).await;
+    let event = named_event(org, "order-1", at(0).plus(Duration::from_hours(1)));
+    persist(subject, std::slice::from_ref(&event), at(0)).await;
+    request(subject, org, ErasureSubject::Event(event.id), 10).await;
     run(subject).await;
     assert_eq!(count(subject, "events").await, 0);
 }

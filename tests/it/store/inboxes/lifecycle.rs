@@ -24,6 +24,8 @@ on_both!(
     inbox_that_is_enabled_again_counts_as_read,
     nothing_of_an_inbox_is_sent_and_its_backlog_hides_no_webhook,
     delivery_whose_event_is_gone_expires_when_it_is_received,
+    delivery_whose_payload_is_gone_expires_when_it_is_received,
+    delivery_whose_event_cannot_be_read_waits,
 );
 
 async fn status_tells_what_became_of_an_event(subject: &Subject) {
@@ -185,4 +187,31 @@ async fn delivery_whose_event_is_gone_expires_when_it_is_received(subject: &Subj
     let told: Vec<_> =
         letters.iter().map(|letter| (letter.event_id, letter.reason.as_str())).collect();
     assert_eq!(told, [(events[0], "expired")]);
+}
+
+async fn delivery_whose_payload_is_gone_expires_when_it_is_received(subject: &Subject) {
+    let (org, inbox, events) = org_with_events(subject, 40).await;
+    subject.raw("UPDATE events SET payload = x''", "UPDATE events SET payload = ''").await;
+    let received = subject.store.receive(org, request(&inbox, at(100))).await.unwrap();
+    assert_eq!((received.events.len(), received.expired), (0, 40));
+    for event in events {
+        assert_eq!(status(subject, org, &inbox, event).await, SettleStatus::Dead);
+    }
+}
+
+/// The row may be that of a newer version, which is there again later.
+async fn delivery_whose_event_cannot_be_read_waits(subject: &Subject) {
+    let (org, inbox, events) = org_with_events(subject, 2).await;
+    let damage = "UPDATE events SET event_type = ' '
+                  WHERE received_at = (SELECT min(received_at) FROM events)";
+    subject.raw(damage, damage).await;
+    let receive = async |seconds| {
+        let received = subject.store.receive(org, request(&inbox, at(seconds))).await.unwrap();
+        let ids = received.events.iter().map(|received| received.event.id);
+        (ids.collect::<Vec<_>>(), received.expired)
+    };
+    assert_eq!(receive(100).await, (vec![events[1]], 0));
+    let mend = "UPDATE events SET event_type = 'a.b' WHERE event_type = ' '";
+    subject.raw(mend, mend).await;
+    assert_eq!(receive(1_000).await, (events, 0));
 }

@@ -58,7 +58,7 @@ async fn receive_max(
     now: Timestamp,
 ) -> Vec<ReceivedEvent> {
     let request = ReceiveRequest { events_max: max, ..request(inbox, now) };
-    let ReceivedEvents { events, exhausted } = store.receive(org, request).await.unwrap();
+    let ReceivedEvents { events, exhausted, .. } = store.receive(org, request).await.unwrap();
     assert!(exhausted.is_empty());
     events
 }
@@ -203,7 +203,7 @@ async fn exhaust(subject: &Subject, org: OrgId, inbox: &Inbox, from: i64) -> i64
         assert_eq!(receive(subject, org, inbox, from + 100 * round).await.len(), 1);
     }
     let now = at(from + 200);
-    let ReceivedEvents { events, exhausted } =
+    let ReceivedEvents { events, exhausted, .. } =
         subject.store.receive(org, request(inbox, now)).await.unwrap();
     assert_eq!((events.len(), exhausted.len()), (0, 1));
     assert_eq!(receive(subject, org, inbox, from + 200).await.len(), 0, "it is being recorded");
