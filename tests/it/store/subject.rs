@@ -10,6 +10,7 @@ use hookgate::telemetry::Registry;
 use sqlx::{AssertSqlSafe, Connection, PgConnection, SqliteConnection};
 use tempfile::TempDir;
 
+use crate::support::databases::RemovedLater;
 use crate::support::pgbouncer::Bouncer;
 use crate::support::postgres::fresh_database;
 use crate::support::wait::until;
@@ -50,6 +51,8 @@ pub(crate) struct Subject {
     pub(crate) store: Store,
     database: Database,
     directory: TempDir,
+    /// Dropped last.
+    _removed: Option<RemovedLater>,
 }
 
 enum Database {
@@ -57,6 +60,16 @@ enum Database {
     Postgres(String),
     /// Reached by stores through PgBouncer in transaction mode.
     Pooled(Bouncer),
+}
+
+impl Database {
+    /// The URL of a PostgreSQL database, past a pooler.
+    fn direct(&self) -> Option<&str> {
+        match self {
+            Self::Sqlite(_) => None,
+            Self::Postgres(url) | Self::Pooled(Bouncer { direct: url, .. }) => Some(url),
+        }
+    }
 }
 
 impl Subject {
@@ -80,7 +93,8 @@ impl Subject {
     async fn migrated(database: Database, directory: TempDir) -> Self {
         let store = open(&database, config(directory.path().to_owned())).await;
         store.migrate_up().await.unwrap();
-        Self { store, database, directory }
+        let removed = database.direct().map(|url| RemovedLater(url.to_owned()));
+        Self { store, database, directory, _removed: removed }
     }
 
     /// Another instance on the same database.
@@ -164,10 +178,7 @@ impl Subject {
 
     /// Where the PostgreSQL database is.
     pub(crate) fn url(&self) -> String {
-        match &self.database {
-            Database::Sqlite(_) => panic!("not in PostgreSQL"),
-            Database::Postgres(url) | Database::Pooled(Bouncer { direct: url, .. }) => url.clone(),
-        }
+        self.database.direct().expect("not in PostgreSQL").to_owned()
     }
 
     /// The tables that have this column, partitions left out.

@@ -12,6 +12,7 @@ pub(crate) mod app;
 pub(crate) mod binary;
 pub(crate) mod collector;
 pub(crate) mod conformance;
+pub(crate) mod databases;
 pub(crate) mod faulty;
 pub(crate) mod h2_peer;
 pub(crate) mod name_server;
