@@ -9,11 +9,11 @@ use std::time::Duration;
 
 use super::AnalyticsMetrics;
 use crate::runtime::{Backoff, Shutdown, Stopwatch};
-use crate::store::{Store, StoreError};
+use crate::store::{FoldCursor, Store, StoreError};
 
 /// How long deltas are gathered: many of an organisation change the same rows.
 const INTERVAL: Duration = Duration::from_secs(2);
-/// The longest wait while the store is unavailable, and that after deltas which cannot be read.
+/// The longest wait while the store is unavailable, or nothing can be folded.
 const RETRY_WAIT_MAX: Duration = Duration::from_secs(10);
 /// A step is followed by a pause of so many times its length.
 const PAUSE_FACTOR: u32 = 3;
@@ -32,8 +32,9 @@ impl RollupFolder {
     /// Works until the soft stop. What is left is folded after the next start.
     pub async fn run(self, shutdown: Shutdown) {
         let mut backoff = Backoff::new(INTERVAL, RETRY_WAIT_MAX);
+        let mut cursor = FoldCursor::default();
         loop {
-            let pause = match self.run_once().await {
+            let pause = match self.run_once(&mut cursor).await {
                 Ok(pause) => {
                     backoff.reset();
                     pause
@@ -55,7 +56,7 @@ impl RollupFolder {
     ///
     /// # Errors
     /// When the store fails.
-    pub async fn run_once(&self) -> Result<Duration, StoreError> {
+    pub async fn run_once(&self, cursor: &mut FoldCursor) -> Result<Duration, StoreError> {
         let waiting = self.store.system().unfolded_deltas().await?;
         let gauge = &self.metrics.hookgate_rollup_deltas;
         gauge.set(i64::try_from(waiting).unwrap_or(i64::MAX));
@@ -64,12 +65,10 @@ impl RollupFolder {
         }
         let watch = Stopwatch::start();
         // Another server folds for this one, too.
-        let Some(step) = self.store.system().fold_deltas().await? else { return Ok(INTERVAL) };
+        let folded = self.store.system().fold_next(cursor).await?;
+        let Some(step) = folded else { return Ok(INTERVAL) };
         self.metrics.hookgate_rollup_fold_seconds.observe(watch.seconds());
         self.metrics.hookgate_rollup_records_folded_total.inc_by(step.records as u64);
-        if step.unreadable > 0 {
-            return Ok(RETRY_WAIT_MAX);
-        }
         let factor = if waiting < DELTAS_URGENT { PAUSE_FACTOR } else { 1 };
         Ok(if step.more { watch.elapsed() * factor } else { INTERVAL })
     }

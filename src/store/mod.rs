@@ -128,8 +128,8 @@ pub(crate) use retention::retention_defaults;
 pub use rollups::{
     ACCOUNTS_SAMPLED_FROM, AccountGroup, AccountRow, BucketPage, BucketUnit, CountedWindow,
     DAYS_PER_PAGE, DELTAS_COUNTED_MAX, DeliveryCounts, EndpointGroup, EndpointWindow, EventCount,
-    EventTypeRow, FoldStep, GROUPS_PER_PAGE, GroupPage, LatencyHistogram, MetricsScope, MonthUsage,
-    OTHER_TYPES, TYPES_COUNTED_MAX, TimeBucket, USERS_COUNTED_MAX, WindowCounts,
+    EventTypeRow, FoldCursor, FoldStep, GROUPS_PER_PAGE, GroupPage, LatencyHistogram, MetricsScope,
+    MonthUsage, OTHER_TYPES, TYPES_COUNTED_MAX, TimeBucket, USERS_COUNTED_MAX, WindowCounts,
 };
 pub use schedule::Schedule;
 pub use secrets::{MissingKey, Reencryption};

@@ -44,7 +44,7 @@ pub use delivery_hour::DeliveryCounts;
 pub(in crate::store) use delta::CountedEvent;
 pub(in crate::store) use erasure::{RollupErasure, erase_outcomes, erase_some, fold_all, uncount};
 pub use event_hour::{EventCount, OTHER_TYPES, TYPES_COUNTED_MAX, USERS_COUNTED_MAX};
-pub use fold_steps::{DELTAS_COUNTED_MAX, FoldStep};
+pub use fold_steps::{DELTAS_COUNTED_MAX, FoldCursor, FoldStep};
 pub use groups::{AccountGroup, EndpointGroup, EndpointWindow, GROUPS_PER_PAGE, GroupPage};
 pub use histogram::LatencyHistogram;
 pub(in crate::store) use labels::{LabelsByEvent, labels_statement, read_labels_row};
