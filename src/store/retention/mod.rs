@@ -108,7 +108,8 @@ impl System<'_> {
         let now = now.min(self.0.due(now));
         let (began, report) = (Stopwatch::start(), RetentionReport::default());
         let mut round = Round { store: self.0, config, now, began, report, failed: None };
-        round.delete_by_org().await?;
+        let deleted = round.delete_by_org().await;
+        round.go_on_after(deleted, None)?;
         let dropped = round.drop_days().await;
         round.go_on_after(dropped, None)?;
         let deleted = round.delete_overall().await;
@@ -135,22 +136,38 @@ impl Round<'_> {
         Ok(())
     }
 
-    /// Goes through the organisations.
+    /// Goes through the organisations. One whose times cannot be read keeps what it has.
     async fn delete_by_org(&mut self) -> Result<()> {
-        let longest = self.longest().await?;
-        let has_default = days::has_default(self.store).await?;
+        let by_day = self.kept_by_day().await;
+        // Without it, rows of all are deleted one by one.
+        let by_day = match by_day {
+            Ok(by_day) => by_day,
+            Err(error) => {
+                self.go_on_after(Err(error), None)?;
+                None
+            }
+        };
         let mut after = OrgId::from_uuid(uuid::Uuid::nil());
         loop {
             let orgs = self.orgs_after(after).await?;
-            let Some(last) = orgs.last() else { return Ok(()) };
-            after = last.org;
-            for org in orgs {
-                // Whole days are dropped for those that keep the most.
-                let by_day = days::are_dropped(self.store) && !has_default && org.rows == longest;
-                let deleted = self.delete_of(org, by_day).await;
-                self.go_on_after(deleted, Some(org.org))?;
+            let Some((last, _)) = orgs.last() else { return Ok(()) };
+            after = *last;
+            for (org, kept) in orgs {
+                let deleted = match kept {
+                    Ok(kept) => self.delete_of(kept, by_day.is_some() && kept.rows == by_day).await,
+                    Err(error) => Err(error),
+                };
+                self.go_on_after(deleted, Some(org))?;
             }
         }
+    }
+
+    /// How many days those organisations keep their rows that keep them the longest, where whole days are dropped for them.
+    async fn kept_by_day(&self) -> Result<Option<u32>> {
+        if !days::are_dropped(self.store) || days::has_default(self.store).await? {
+            return Ok(None);
+        }
+        self.longest().await
     }
 
     async fn delete_of(&mut self, kept: OrgRetention, by_day: bool) -> Result<()> {
@@ -187,11 +204,11 @@ impl Round<'_> {
         Ok(())
     }
 
-    /// Organisations by id, with how long they keep what they have.
-    async fn orgs_after(&self, after: OrgId) -> Result<Vec<OrgRetention>> {
+    /// Organisations by id, with how long they keep what they have, each as far as it can be read.
+    async fn orgs_after(&self, after: OrgId) -> Result<Vec<(OrgId, Result<OrgRetention>)>> {
         let sql = "SELECT id, retention_days, payload_retention_days FROM orgs
                    WHERE deleting_since IS NULL AND id > $1 ORDER BY id LIMIT $2";
-        let read = |row: &Row| self.read_org(row);
+        let read = |row: &Row| Ok((row.get("id")?, self.read_org(row)));
         self.store.engine.list(sql, args![after, ORGS_AT_ONCE], read).await
     }
 
@@ -208,15 +225,18 @@ impl Round<'_> {
     }
 
     /// How many days the organisation keeps its rows that keeps them the longest; `None` for ever, or when there is
-    /// none.
+    /// none. Fails when any time cannot be true.
     async fn longest(&self) -> Result<Option<u32>> {
         let default = self.config.retention.map(in_days);
         let sql = "SELECT count(*) AS count, CAST(max(retention_days) AS bigint) AS longest,
+                          CAST(min(retention_days) AS bigint) AS shortest,
                           coalesce(sum(CASE WHEN retention_days IS NULL THEN 1 ELSE 0 END), 0) AS unset
                    FROM orgs WHERE deleting_since IS NULL";
         let row = self.store.engine.one(sql, args![]).await?;
         let (count, unset): (u64, u64) = (row.get("count")?, row.get("unset")?);
         let own: Option<u32> = row.get_opt("longest")?;
+        // It may be negative where the longest is not.
+        let _: Option<u32> = row.get_opt("shortest")?;
         Ok(match (count, unset) {
             (0, _) => None,
             (_, 0) => own,

@@ -11,6 +11,7 @@ use super::{Subject, on_both};
 on_both!(
     round_deletes_nothing_that_is_kept_longer_since_it_began,
     organisation_whose_rows_cannot_be_deleted_keeps_no_other_ones_from_it,
+    organisation_whose_times_cannot_be_read_keeps_no_other_ones_from_it,
 );
 
 async fn round_deletes_nothing_that_is_kept_longer_since_it_began(subject: &Subject) {
@@ -69,6 +70,25 @@ async fn organisation_whose_rows_cannot_be_deleted_keeps_no_other_ones_from_it(s
     assert!(failed.unwrap_err().to_string().contains("no"));
     assert_eq!(listed(subject, first).await, [day(0)]);
     assert_eq!(listed(subject, second).await, []);
+    assert_eq!(rows(subject, "audit_log").await, 0);
+}
+
+async fn organisation_whose_times_cannot_be_read_keeps_no_other_ones_from_it(subject: &Subject) {
+    let (first, second, third) =
+        (add_org(subject).await, add_org(subject).await, add_org(subject).await);
+    limit(subject, first, OrgLimit::RetentionDays, 5).await;
+    for org in [first, second, third] {
+        persist(subject, &[some_event(org, "a.b", day(0))], day(0)).await;
+    }
+    let damage = "UPDATE orgs SET retention_days = -1 WHERE retention_days = 5";
+    subject.raw(damage, damage).await;
+    let config = RetentionConfig { audit_retention: Some(DAYS), ..keep(30) };
+    // On PostgreSQL no day is dropped while it is not known how long the first keeps its rows.
+    subject.store.system().enforce_retention(&config, day(60)).await.unwrap_err();
+    assert_eq!(listed(subject, first).await, [day(0)]);
+    for org in [second, third] {
+        assert_eq!(listed(subject, org).await, []);
+    }
     assert_eq!(rows(subject, "audit_log").await, 0);
 }
 
