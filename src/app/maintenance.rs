@@ -83,19 +83,24 @@ pub(super) async fn retain(
             () = shutdown.requested() => return,
             round = store.system().enforce_retention(&config, clock.now()) => round,
         };
-        let wait = match round {
-            Ok(report) => {
-                if report != RetentionReport::default() {
-                    let RetentionReport { rows, payloads, days, expired } = report;
-                    tracing::info!(rows, payloads, days, expired, "deleted what was too old");
-                }
+        let (report, failed) = match round {
+            Ok(report) => (report, None),
+            Err(failure) => (failure.report, Some(failure)),
+        };
+        if report != RetentionReport::default() {
+            let RetentionReport { rows, payloads, days, expired } = report;
+            tracing::info!(rows, payloads, days, expired, "deleted what was too old");
+        }
+        let wait = match failed {
+            Some(failure) if failure.is_cut_short() => {
+                let wait = backoff.next_wait();
+                tracing::warn!(error = %failure, ?wait, "cannot delete what is too old, retrying");
+                wait
+            }
+            // Each failure is in the log. What fails for one organisation would soon fail again, and a round looks at all.
+            Some(_) | None => {
                 backoff.reset();
                 INTERVAL
-            }
-            Err(error) => {
-                let wait = backoff.next_wait();
-                tracing::warn!(%error, ?wait, "cannot delete what is too old, retrying");
-                wait
             }
         };
         if !shutdown.next_round(wait).await {

@@ -123,8 +123,8 @@ pub use orgs::AddRefusal;
 pub use redeliveries::ReplayedEvent;
 pub use replay_chunk::REPLAYS_PER_STEP;
 pub use replays::{QuarantinedEvent, ReplayStep};
-pub use retention::RetentionReport;
 pub(crate) use retention::retention_defaults;
+pub use retention::{RetentionFailure, RetentionReport};
 pub use rollups::{
     ACCOUNTS_SAMPLED_FROM, AccountGroup, AccountRow, BucketPage, BucketUnit, CountedWindow,
     DAYS_PER_PAGE, DELTAS_COUNTED_MAX, DeliveryCounts, EndpointGroup, EndpointWindow, EventCount,

@@ -18,9 +18,9 @@
 //! PostgreSQL one instance at a time does a step.
 //!
 //! # Failure
-//! A round that fails is repeated from its start; what is deleted is deleted. Nothing is remembered between rounds but
-//! how far payloads are removed. What fails for one organisation although the database can be reached is told, and keeps
-//! nothing else from being deleted.
+//! A round that fails is repeated from its start; what is deleted is deleted, and told. Nothing is remembered between
+//! rounds but how far payloads are removed. What fails for one organisation although the database can be reached is told,
+//! and keeps nothing else from being deleted; the next round tries it again.
 //!
 //! # Changes meanwhile
 //! A round may take hours. Each step looks whether its organisation still keeps what it kept when it was read, under a lock
@@ -72,6 +72,23 @@ pub struct RetentionReport {
     pub expired: u64,
 }
 
+/// A round that has not deleted everything that is too old.
+#[derive(Debug, thiserror::Error)]
+#[error("{error}")]
+pub struct RetentionFailure {
+    /// What it has deleted all the same.
+    pub report: RetentionReport,
+    /// What failed first, or has ended the round.
+    pub error: StoreError,
+}
+
+impl RetentionFailure {
+    /// Whether the round ended early, since the database cannot be reached.
+    pub fn is_cut_short(&self) -> bool {
+        self.error.is_connection()
+    }
+}
+
 /// How long an organisation's rows are kept.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 struct OrgRetention {
@@ -103,35 +120,46 @@ impl System<'_> {
         self,
         config: &RetentionConfig,
         now: Timestamp,
-    ) -> Result<RetentionReport> {
+    ) -> Result<RetentionReport, RetentionFailure> {
         // By the earlier of two clocks, so that one which is ahead deletes nothing too early.
         let now = now.min(self.0.due(now));
         let (began, report) = (Stopwatch::start(), RetentionReport::default());
         let mut round = Round { store: self.0, config, now, began, report, failed: None };
-        let deleted = round.delete_by_org().await;
-        round.go_on_after(deleted, None)?;
-        let dropped = round.drop_days().await;
-        round.go_on_after(dropped, None)?;
-        let deleted = round.delete_overall().await;
-        round.go_on_after(deleted, None)?;
-        if let Engine::Sqlite(engine) = &*self.0.engine
-            && round.report != RetentionReport::default()
-        {
-            engine.give_space_back().await?;
+        let ended = round.run().await;
+        let Round { report, failed, .. } = round;
+        match ended.err().or(failed) {
+            Some(error) => Err(RetentionFailure { report, error }),
+            None => Ok(report),
         }
-        round.failed.map_or(Ok(round.report), Err)
     }
 }
 
 impl Round<'_> {
-    /// Goes on after something has failed, of an organisation or of all, unless the database cannot be reached.
+    /// Deletes everything that is too old. What fails is noted, unless it ends the round.
+    async fn run(&mut self) -> Result<()> {
+        let deleted = self.delete_by_org().await;
+        self.go_on_after(deleted, None)?;
+        let dropped = self.drop_days().await;
+        self.go_on_after(dropped, None)?;
+        let deleted = self.delete_overall().await;
+        self.go_on_after(deleted, None)?;
+        if let Engine::Sqlite(engine) = &*self.store.engine
+            && self.report != RetentionReport::default()
+        {
+            let given_back = engine.give_space_back().await;
+            self.go_on_after(given_back, None)?;
+        }
+        Ok(())
+    }
+
+    /// Goes on after something has failed, of an organisation or of all of them, unless the database cannot be reached.
     fn go_on_after(&mut self, result: Result<()>, org: Option<OrgId>) -> Result<()> {
         let Err(error) = result else { return Ok(()) };
         if error.is_connection() {
             return Err(error);
         }
         let org = org.map_or_else(|| "all".to_owned(), |org| org.to_string());
-        tracing::warn!(%org, %error, "cannot delete what is too old of an organisation");
+        tracing::warn!(%org, %error, "a part of retention failed; the next round tries it again");
         self.failed.get_or_insert(error);
         Ok(())
     }

@@ -38,5 +38,6 @@ pub(super) async fn enforce_retention(world: &World, store: &Store) -> Result<()
         ..RetentionConfig::default()
     };
     let later = world.now().plus(Duration::from_hours(48));
-    store.system().enforce_retention(&config, later).await.map(|_| ())
+    store.system().enforce_retention(&config, later).await.map_err(|failure| failure.error)?;
+    Ok(())
 }
