@@ -16,7 +16,8 @@
 //! - Locks are taken in one order: organisations by id, endpoints by id, dedup keys, events, pending deliveries
 //!   by key, finished deliveries, rollups, so that two transactions cannot wait for each other in a circle. A transaction that
 //!   changes an organisation or counts a change of its endpoints locks that row `FOR NO KEY UPDATE` first thing;
-//!   storing events locks it `FOR KEY SHARE`. Several rows of one table are locked in key order, also by whoever holds
+//!   storing events locks it `FOR KEY SHARE`, a step of retention `FOR SHARE`, and who drops a day locks the table of
+//!   organisations `IN SHARE MODE`. Several rows of one table are locked in key order, also by whoever holds
 //!   the lock on their organisation. `tests/it/store/deadlocks/` runs every pair of operations.
 //! - A change of organisations, keys, endpoints or deliveries names its actor (`by`), and the audit log gets
 //!   its entry in the same transaction. A call that changes nothing gets none.

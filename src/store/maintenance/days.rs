@@ -170,18 +170,27 @@ pub(in crate::store) async fn days_before(
     Ok(days.into_iter().filter(|day| *day < last).collect())
 }
 
-/// Drops a day of a partitioned table.
-pub(in crate::store) async fn drop_day(
+/// Begins a transaction that may drop days of a partitioned table. Until its end nobody changes an organisation, such as
+/// how long it keeps its rows.
+///
+/// The lock on the table of organisations does not write to each of their rows, and lets events be stored. It comes before
+/// that on the partitioned table, in the order of all locks; whoever changes an organisation after a day's rows gets
+/// ahead, since this waits for `lock_timeout` only.
+pub(in crate::store) async fn begin_dropping(
     engine: &PostgresEngine,
     table: &str,
-    day: Date,
     lock_timeout: Duration,
-) -> Result<()> {
-    let name = partition_name(table, day);
+) -> Result<PgSession> {
     let mut tx = engine.begin().await?;
-    lock(&mut tx, table, lock_timeout).await?;
-    run(&mut tx, format!("DROP TABLE IF EXISTS {name}")).await?;
-    tx.commit().await
+    hold_days(&mut tx, lock_timeout).await?;
+    run(&mut tx, "LOCK TABLE orgs IN SHARE MODE".to_owned()).await?;
+    lock_table(&mut tx, table).await?;
+    Ok(tx)
+}
+
+/// Drops a day of a partitioned table, in a transaction that [`begin_dropping`] has begun.
+pub(in crate::store) async fn drop_day(tx: &mut PgSession, table: &str, day: Date) -> Result<()> {
+    run(tx, format!("DROP TABLE IF EXISTS {}", partition_name(table, day))).await
 }
 
 /// Makes the days that rows were refused for. A caller repeats its transaction with each that is made.
@@ -258,8 +267,14 @@ async fn exists(tx: &mut PgSession, name: &str) -> Result<bool> {
     Ok(exists)
 }
 
-/// Locks a partitioned table, without its days, against everybody, and the making of days against other instances.
+/// Keeps other instances from making and dropping days, and locks a partitioned table.
 async fn lock(tx: &mut PgSession, table: &str, lock_timeout: Duration) -> Result<()> {
+    hold_days(tx, lock_timeout).await?;
+    lock_table(tx, table).await
+}
+
+/// Keeps other instances from making and dropping days. Each lock from then on is waited for so long.
+async fn hold_days(tx: &mut PgSession, lock_timeout: Duration) -> Result<()> {
     answered(
         tx.host(),
         sqlx::query("SELECT pg_advisory_xact_lock($1)")
@@ -268,11 +283,12 @@ async fn lock(tx: &mut PgSession, table: &str, lock_timeout: Duration) -> Result
             .execute(tx.connection()?),
     )
     .await?;
-    let lock = format!(
-        "SET LOCAL lock_timeout = '{}ms'; LOCK TABLE ONLY {table} IN ACCESS EXCLUSIVE MODE",
-        lock_timeout.as_millis()
-    );
-    run(tx, lock).await
+    run(tx, format!("SET LOCAL lock_timeout = '{}ms'", lock_timeout.as_millis())).await
+}
+
+/// Locks a partitioned table, without its days, against everybody.
+async fn lock_table(tx: &mut PgSession, table: &str) -> Result<()> {
+    run(tx, format!("LOCK TABLE ONLY {table} IN ACCESS EXCLUSIVE MODE")).await
 }
 
 async fn run(tx: &mut PgSession, sql: String) -> Result<()> {

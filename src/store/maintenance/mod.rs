@@ -13,7 +13,7 @@ use super::{
 };
 use crate::domain::Timestamp;
 
-pub(super) use days::{MissingDays, days_before, drop_day, partition_name};
+pub(super) use days::{MissingDays, begin_dropping, days_before, drop_day, partition_name};
 
 /// Why the schema could not be brought up or down.
 #[derive(Debug, thiserror::Error)]

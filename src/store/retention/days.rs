@@ -2,13 +2,15 @@
 
 use time::{Date, OffsetDateTime, Time};
 
-use super::Round;
 use super::expiry::HELD_PER_ORG;
 use super::in_use::is_needed;
+use super::{LONGEST, Round};
 use crate::domain::Timestamp;
 use crate::runtime::Stopwatch;
-use crate::store::engine::{Dialect, Engine, args};
-use crate::store::maintenance::{LOCK_TIMEOUT, days_before, drop_day, partition_name};
+use crate::store::engine::{Dialect, Engine, PostgresEngine, Row, Tx, args};
+use crate::store::maintenance::{
+    LOCK_TIMEOUT, begin_dropping, days_before, drop_day, partition_name,
+};
 use crate::store::{Result, Store, events};
 
 /// Tries to drop a day while its locks are taken.
@@ -37,7 +39,8 @@ impl Round<'_> {
     pub(super) async fn drop_days(&mut self) -> Result<()> {
         let Engine::Postgres(engine) = &*self.store.engine else { return Ok(()) };
         self.release_held().await?;
-        let Some(before) = self.no_org_keeps().await? else { return Ok(()) };
+        let longest = self.store.engine.one(LONGEST, args![]).await?;
+        let Some(before) = self.no_org_keeps(&longest)? else { return Ok(()) };
         for table in ["delivery_attempts", "deliveries", "events"] {
             for day in days_before(engine, table, before).await? {
                 if table == "events" {
@@ -46,12 +49,9 @@ impl Round<'_> {
                 let mut tries = TRIES;
                 loop {
                     let step = Stopwatch::start();
-                    // An organisation may keep more since the round or the last day.
-                    if self.no_org_keeps().await?.is_none_or(|kept| kept < before) {
-                        return Ok(());
-                    }
-                    match drop_day(engine, table, day, LOCK_TIMEOUT).await {
-                        Ok(()) => break,
+                    match self.drop_unkept(engine, (table, day), before).await {
+                        Ok(true) => break,
+                        Ok(false) => return Ok(()),
                         Err(error) if tries > 1 && !error.is_connection() => {
                             tracing::debug!(%error, table, %day, "cannot drop a day yet");
                             tries -= 1;
@@ -67,9 +67,31 @@ impl Round<'_> {
         Ok(())
     }
 
-    /// Before when no organisation keeps rows; `None` when one keeps them for ever, or there is none.
-    async fn no_org_keeps(&self) -> Result<Option<Timestamp>> {
-        Ok(self.longest().await?.map(|days| self.before(days)))
+    /// Drops a day, unless an organisation keeps rows from before `before` by now: `false` then. None can raise its time
+    /// until that is done.
+    async fn drop_unkept(
+        &self,
+        engine: &PostgresEngine,
+        (table, day): (&'static str, Date),
+        before: Timestamp,
+    ) -> Result<bool> {
+        let mut tx = Tx::Postgres(begin_dropping(engine, table, LOCK_TIMEOUT).await?);
+        let longest = tx.one(LONGEST, args![]).await?;
+        if self.no_org_keeps(&longest)?.is_none_or(|kept| kept < before) {
+            tx.rollback().await?;
+            return Ok(false);
+        }
+        if let Tx::Postgres(session) = &mut tx {
+            drop_day(session, table, day).await?;
+        }
+        tx.commit().await?;
+        Ok(true)
+    }
+
+    /// Before when no organisation keeps rows, by what [`LONGEST`] finds; `None` when one keeps them for ever, or there is
+    /// none.
+    fn no_org_keeps(&self, longest: &Row) -> Result<Option<Timestamp>> {
+        Ok(self.read_longest(longest)?.map(|days| self.before(days)))
     }
 
     /// Copies the events of a day that pending deliveries need, at most [`HELD_PER_ORG`] of each organisation. A

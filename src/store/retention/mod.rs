@@ -24,7 +24,8 @@
 //!
 //! # Changes meanwhile
 //! A round may take hours. Each step looks whether its organisation still keeps what it kept when it was read, under a lock
-//! that its change needs: if not, nothing more of it is deleted until the next round. So does each day that is dropped.
+//! that its change needs: if not, nothing more of it is deleted until the next round. So does each day that is dropped,
+//! under a lock that the change of any organisation needs.
 
 mod aged;
 mod days;
@@ -53,6 +54,11 @@ const ORGS_AT_ONCE: u32 = 500;
 const PAUSES_AT_FIRST: u32 = 16;
 /// How often they are halved, until they are as long as the step.
 const PAUSES_HALVED_EVERY: Duration = Duration::from_mins(5);
+/// What [`Round::read_longest`] reads.
+const LONGEST: &str = "SELECT count(*) AS count, CAST(max(retention_days) AS bigint) AS longest,
+                              CAST(min(retention_days) AS bigint) AS shortest,
+                              coalesce(sum(CASE WHEN retention_days IS NULL THEN 1 ELSE 0 END), 0) AS unset
+                       FROM orgs WHERE deleting_since IS NULL";
 /// The longest pause after a step.
 const PAUSE_MAX: Duration = Duration::from_secs(1);
 /// Of the rows that a long transaction may write, the part that a step does: one row is in many indexes.
@@ -195,7 +201,7 @@ impl Round<'_> {
         if !days::are_dropped(self.store) || days::has_default(self.store).await? {
             return Ok(None);
         }
-        self.longest().await
+        self.read_longest(&self.store.engine.one(LONGEST, args![]).await?)
     }
 
     async fn delete_of(&mut self, kept: OrgRetention, by_day: bool) -> Result<()> {
@@ -254,13 +260,8 @@ impl Round<'_> {
 
     /// How many days the organisation keeps its rows that keeps them the longest; `None` for ever, or when there is
     /// none. Fails when any time cannot be true.
-    async fn longest(&self) -> Result<Option<u32>> {
+    fn read_longest(&self, row: &Row) -> Result<Option<u32>> {
         let default = self.config.retention.map(in_days);
-        let sql = "SELECT count(*) AS count, CAST(max(retention_days) AS bigint) AS longest,
-                          CAST(min(retention_days) AS bigint) AS shortest,
-                          coalesce(sum(CASE WHEN retention_days IS NULL THEN 1 ELSE 0 END), 0) AS unset
-                   FROM orgs WHERE deleting_since IS NULL";
-        let row = self.store.engine.one(sql, args![]).await?;
         let (count, unset): (u64, u64) = (row.get("count")?, row.get("unset")?);
         let own: Option<u32> = row.get_opt("longest")?;
         // It may be negative where the longest is not.

@@ -2,6 +2,8 @@
 
 use hookgate::config::RetentionConfig;
 use hookgate::domain::{Event, OrgLimit};
+use sqlx::AssertSqlSafe;
+use tokio::task::JoinSet;
 
 use super::fixtures::{add_org, persist, some_event};
 use super::retention::{DAYS, day, enforce, keep, limit, listed, rows};
@@ -109,4 +111,28 @@ async fn day_is_not_dropped_that_is_kept_longer_since_the_round_began() {
     sqlx::raw_sql(trigger).execute(&mut postgres).await.unwrap();
     let report = subject.store.system().enforce_retention(&keep(10), day(60)).await.unwrap();
     assert_eq!((report.days, partitions(&subject).await), (1, before - 1));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn day_is_not_dropped_that_is_kept_longer_since_its_lock_was_waited_for() {
+    /// The advisory lock of those who make or drop days.
+    const PARTITIONS: i64 = 0x686f_6f6b_6761_7465;
+    let subject = Subject::postgres().await;
+    let org = add_org(&subject).await;
+    persist(&subject, &[some_event(org, "a.b", day(0))], day(0)).await;
+    let before = partitions(&subject).await;
+    let mut other = subject.connect_postgres().await;
+    let begin = format!("BEGIN; SELECT pg_advisory_xact_lock({PARTITIONS})");
+    sqlx::raw_sql(AssertSqlSafe(begin)).execute(&mut other).await.unwrap();
+    let mut round = JoinSet::new();
+    let store = subject.store.clone();
+    round.spawn(async move { store.system().enforce_retention(&keep(10), day(60)).await });
+    subject.until_awaited().await;
+    sqlx::raw_sql("UPDATE orgs SET retention_days = 365; COMMIT")
+        .execute(&mut other)
+        .await
+        .unwrap();
+    let report = round.join_next().await.unwrap().unwrap().unwrap();
+    assert_eq!((report.days, partitions(&subject).await), (0, before));
+    assert!(before > 0);
 }

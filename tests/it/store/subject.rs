@@ -126,10 +126,15 @@ impl Subject {
 
     /// Commits a transaction of another connection, PostgreSQL's, once somebody waits for it.
     pub(crate) async fn commit_awaited(&self, mut other: PgConnection) {
+        self.until_awaited().await;
+        sqlx::raw_sql("COMMIT").execute(&mut other).await.unwrap();
+    }
+
+    /// Waits until somebody waits for a lock, PostgreSQL's.
+    pub(crate) async fn until_awaited(&self) {
         let waits = "SELECT count(*) FROM pg_stat_activity
                      WHERE datname = current_database() AND wait_event_type = 'Lock'";
         until("somebody waits for a lock", async || self.count(waits).await != 0).await;
-        sqlx::raw_sql("COMMIT").execute(&mut other).await.unwrap();
     }
 
     /// Runs SQL behind the store's back.
