@@ -187,8 +187,8 @@ pub(super) async fn checkpoint(store: Store, shutdown: Shutdown) {
     }
 }
 
-/// Gives the space of deleted rows back until the soft stop while the disk has little. Otherwise retention and hourly
-/// maintenance do, which leave a part of the file for later rows.
+/// Gives the space of deleted rows back until the soft stop while the disk of the SQLite file has little. Otherwise
+/// retention and hourly maintenance do, which leave a part of the file for later rows.
 pub(super) async fn give_space_back(store: Store, space: DiskSpace, shutdown: Shutdown) {
     while shutdown.next_round(SPACE_INTERVAL).await {
         if space.level() == DiskLevel::Ok {

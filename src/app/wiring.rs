@@ -251,10 +251,10 @@ impl Wiring<'_> {
     pub(super) fn disk_guard(&self) -> DiskSpace {
         let Config { disk, store, .. } = self.config;
         let guard = DiskGuard::new(*disk, store, Arc::clone(&self.metrics.store));
-        let space = guard.space();
+        let (space, of_sqlite) = (guard.space(), guard.sqlite_space());
         let stop = || self.background.shutdown();
         self.background.spawn("disk guard", guard.run(stop()));
-        let giving = maintenance::give_space_back(self.store.clone(), space.clone(), stop());
+        let giving = maintenance::give_space_back(self.store.clone(), of_sqlite, stop());
         self.background.spawn("space", giving);
         space
     }
