@@ -65,19 +65,21 @@ impl SqliteEngine {
     /// Gives free pages back to the file system but for a part of the file, in steps that let other transactions go
     /// between them. A file that was made without `auto_vacuum` keeps its free pages for later rows.
     pub(crate) async fn give_space_back(&self) -> Result<()> {
-        let pages = self.pragma("PRAGMA page_count").await?;
-        self.give_back_all_but(FREE_PAGES_KEPT.max(pages / FREE_PART_KEPT)).await
+        self.give_back_all_but(|pages| FREE_PAGES_KEPT.max(pages / FREE_PART_KEPT)).await
     }
 
     /// The same, but for a few pages: somebody else needs the space.
     pub(crate) async fn give_all_space_back(&self) -> Result<()> {
-        self.give_back_all_but(FREE_PAGES_KEPT).await
+        self.give_back_all_but(|_| FREE_PAGES_KEPT).await
     }
 
-    async fn give_back_all_but(&self, kept: i64) -> Result<()> {
+    /// The same, but for so many pages of a file that has as many.
+    async fn give_back_all_but(&self, kept: impl Fn(i64) -> i64) -> Result<()> {
         let mut free_before = i64::MAX;
         loop {
             let free = self.pragma("PRAGMA freelist_count").await?;
+            // The file gets smaller from step to step, and so does its part.
+            let kept = kept(self.pragma("PRAGMA page_count").await?);
             if free <= kept || free >= free_before {
                 return Ok(());
             }
@@ -203,5 +205,20 @@ mod tests {
         let file = fs::metadata(path_in(directory.path())).unwrap();
         let pages = i64::try_from(file.len()).unwrap() / PAGE_BYTES;
         assert!(pages < 1_200 + FREE_PAGES_KEPT, "{pages}");
+    }
+
+    #[tokio::test]
+    async fn file_keeps_a_part_of_what_is_left_of_it() {
+        let directory = tempfile::tempdir().unwrap();
+        let engine = open(directory.path());
+        write(&engine, "CREATE TABLE t (b)").await;
+        for _ in 0..10 {
+            write(&engine, ROWS).await;
+        }
+        write(&engine, "DELETE FROM t WHERE rowid > 500").await;
+        engine.give_back_all_but(|pages| pages / FREE_PART_KEPT).await.unwrap();
+        let free = engine.pragma("PRAGMA freelist_count").await.unwrap();
+        let pages = engine.pragma("PRAGMA page_count").await.unwrap();
+        assert!(free <= pages / FREE_PART_KEPT, "{free} of {pages}");
     }
 }
