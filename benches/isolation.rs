@@ -120,11 +120,11 @@ async fn measure(hangs: bool) -> (f64, f64) {
         // As ingest does it.
         let events = [event];
         let endpoints = door.endpoints(&[org]).await.unwrap();
-        let mut deliveries = plan_deliveries(&events, &endpoints);
+        let mut deliveries = plan_deliveries(&events, &endpoints.by_org);
         let offered = door.offer(&mut deliveries, &endpoints);
         let batch = EventBatch {
             events: &events,
-            endpoints: &endpoints,
+            endpoints: &endpoints.by_org,
             deliveries: &deliveries,
             lease: Some(offered.lease()),
         };

@@ -8,14 +8,14 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use crate::domain::{Endpoint, EndpointId, Lease, LeasedDelivery, OrgId, Timestamp};
-use crate::store::{
-    ClaimedDeliveries, ClaimedDelivery, LeaseGrant, OrgEndpoints, Result, Store, StoreError,
-};
+use crate::store::{ClaimedDeliveries, ClaimedDelivery, LeaseGrant, Result, Store, StoreError};
 use crate::telemetry::OrgLines;
 
 use super::admission::{Granted, Reserved, Target};
+use super::claim_targets::{Targets, target};
 use super::dispatch::Dispatch;
 use super::due_scanner::DueScanner;
+use super::endpoint_cache::DatabaseEpoch;
 use super::manual_requests::ManualRequest;
 use super::reserved_places::Places;
 use super::unanswered_lease::UnansweredLease;
@@ -78,18 +78,22 @@ impl Claimer {
             self.dispatch.wake_scan();
         }
         let has_more_manual = self.claim_manual().await?;
-        let (targets, has_more) = self.targets(work).await?;
+        let Targets { targets, database, has_more } = self.targets(work).await?;
         let now = self.dispatch.monotonic();
         let most = self.store.system().deliveries_at_once();
-        let granted = self.dispatch.admission().grant(&targets, most, now);
+        // A scan follows the change of a database.
+        let granted = self
+            .dispatch
+            .admission_of(database)
+            .map_or_else(Vec::new, |mut admission| admission.grant(&targets, most, now));
         if !granted.is_empty() {
             self.lease(granted).await?;
         }
         Ok(has_more || has_more_manual)
     }
 
-    /// The endpoints to claim for, and whether the scan found more than it could return.
-    async fn targets(&mut self, work: ClaimWork) -> Result<(Vec<Target>, bool)> {
+    /// The endpoints to claim for.
+    async fn targets(&mut self, work: ClaimWork) -> Result<Targets> {
         let mut due: Vec<(OrgId, EndpointId, bool)> = Vec::new();
         let mut has_more = false;
         if work.scan {
@@ -105,24 +109,25 @@ impl Claimer {
         };
         let orgs = due.iter().map(|(org, ..)| *org);
         let orgs = orgs.chain(known.iter().map(|endpoint| endpoint.org_id));
-        let by_org = self.dispatch.cache().readable(orgs).await?;
+        let read = self.dispatch.cache().readable(orgs).await?;
         // Without their organisations, which cannot be read, they would be asked for again at once.
         let now = self.dispatch.monotonic();
-        for endpoint in known.iter().filter(|endpoint| !by_org.contains_key(&endpoint.org_id)) {
+        for endpoint in known.iter().filter(|endpoint| !read.by_org.contains_key(&endpoint.org_id))
+        {
             self.dispatch.admission().claim_failed(endpoint.id, now);
         }
         let scanned: HashSet<EndpointId> = due.iter().map(|(_, endpoint, _)| *endpoint).collect();
         let mut targets: Vec<Target> = due
             .iter()
-            .filter_map(|(org, id, ordered)| target(&by_org, *org, *id, *ordered, true))
+            .filter_map(|(org, id, ordered)| target(&read, *org, *id, *ordered, true))
             .collect();
         // What was planned before an endpoint became ordered goes first.
         targets.sort_by_key(|target| target.ordered);
         for endpoint in known.iter().filter(|endpoint| !scanned.contains(&endpoint.id)) {
             let ordered = endpoint.policy.ordered;
-            targets.extend(target(&by_org, endpoint.org_id, endpoint.id, ordered, false));
+            targets.extend(target(&read, endpoint.org_id, endpoint.id, ordered, false));
         }
-        Ok((targets, has_more))
+        Ok(Targets { targets, database: read.database, has_more })
     }
 
     /// Leases what is granted. A claim that the store does not take although it can be reached, as where it cannot read
@@ -262,14 +267,14 @@ impl Claimer {
             return Ok(false);
         }
         let orgs = requests.iter().map(|request| request.org);
-        let by_org = self.dispatch.cache().readable(orgs).await;
+        let read = self.dispatch.cache().readable(orgs).await;
         let mut requests = requests.into_iter();
-        let failure = match by_org {
-            Ok(by_org) => loop {
+        let failure = match read {
+            Ok(read) => loop {
                 let Some(request) = requests.next() else { break None };
                 let ManualRequest { org, endpoint, delivery } = request;
-                let Some(target) = target(&by_org, org, endpoint, false, true) else { continue };
-                match self.lease_manual(request, &target).await {
+                let Some(target) = target(&read, org, endpoint, false, true) else { continue };
+                match self.lease_manual(request, &target, read.database).await {
                     Ok(()) => {}
                     Err(error) if error.is_connection() => {
                         self.dispatch.manual().put_back(request);
@@ -297,18 +302,22 @@ impl Claimer {
 
     /// Leases one delivery, if its endpoint may have an attempt by hand now, or the one that goes before it. Otherwise the
     /// request waits, and meanwhile the delivery is claimed like any that is due.
-    async fn lease_manual(&self, request: ManualRequest, target: &Target) -> Result<()> {
+    async fn lease_manual(
+        &self,
+        request: ManualRequest,
+        target: &Target,
+        database: DatabaseEpoch,
+    ) -> Result<()> {
         let id = request.endpoint;
         let now = self.dispatch.monotonic();
-        let is_reserved = {
-            let mut admission = self.dispatch.admission();
+        let is_reserved = self.dispatch.admission_of(database).is_some_and(|mut admission| {
             let is_known = admission.introduce(&target.endpoint, target.version, now);
             let is_reserved = is_known && admission.reserve_manual(id, now);
             if !is_reserved {
                 admission.left_in_store(&target.endpoint, now);
             }
             is_reserved
-        };
+        });
         if !is_reserved {
             self.dispatch.manual().put_back(request);
             return Ok(());
@@ -322,10 +331,10 @@ impl Claimer {
         let claimed = self.lease_requested(request, target, lease, now).await;
         let claimed = self.unanswered.note(lease, claimed);
         if !matches!(claimed, Ok(Some(_))) {
-            let now = self.dispatch.monotonic();
             let mut admission = self.dispatch.admission();
             admission.forget_manual(id);
-            admission.left_in_store(&target.endpoint, now);
+            // It is known: a place is reserved.
+            admission.note_left(id);
         }
         let claimed = claimed?;
         if claimed.is_none() {
@@ -365,19 +374,6 @@ fn grant(granted: &Granted, deliveries_max: usize) -> LeaseGrant {
     let Granted { target: Target { endpoint, ordered, .. }, bytes: bytes_max, .. } = granted;
     let (org, endpoint) = (endpoint.org_id, endpoint.id);
     LeaseGrant { endpoint, org, ordered: *ordered, deliveries_max, bytes_max: *bytes_max }
-}
-
-/// What is known of an endpoint that is enabled.
-fn target(
-    by_org: &HashMap<OrgId, Arc<OrgEndpoints>>,
-    org: OrgId,
-    id: EndpointId,
-    ordered: bool,
-    is_due: bool,
-) -> Option<Target> {
-    let of_org = by_org.get(&org)?;
-    let endpoint = of_org.endpoint(id)?;
-    Some(Target { endpoint: Arc::clone(endpoint), version: of_org.version, is_due, ordered })
 }
 
 fn with_endpoint(claimed: ClaimedDelivery, endpoint: &Arc<Endpoint>) -> LeasedDelivery {

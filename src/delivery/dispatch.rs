@@ -1,24 +1,19 @@
 //! What the dispatcher shares with those who have deliveries for it, and with those who change endpoints.
 
-use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{Notify, mpsc};
 
-use crate::domain::{
-    Endpoint, EndpointId, EndpointKind, InstanceId, Lease, LeaseToken, LeasedDelivery, OrgId,
-    Timestamp,
-};
+use crate::domain::{EndpointId, InstanceId, Lease, LeaseToken, LeasedDelivery, OrgId, Timestamp};
 use crate::runtime::{Clock, Monotonic, Wake};
-use crate::store::{OrgEndpoints, Persisted, PlannedDelivery, Result};
+use crate::store::Result;
 
-use super::admission::{Admission, AdmissionLimits, Offer, Reserved};
+use super::admission::{Admission, AdmissionLimits, Reserved};
 use super::aside::Aside;
-use super::endpoint_cache::EndpointCache;
+use super::endpoint_cache::{DatabaseEpoch, EndpointCache};
 use super::inboxes::Inboxes;
 use super::manual_requests::{ManualRequest, ManualRequests};
-use super::outcome_report::OutcomeReport;
 use super::recorder_backlog::RecorderBacklog;
 
 /// The shared state. Clones share it.
@@ -82,6 +77,16 @@ impl Dispatch {
 
     pub(super) fn admission(&self) -> MutexGuard<'_, Admission<LeasedDelivery>> {
         self.0.admission.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Admission, for whoever tells it of endpoints that were read from this database; `None` when that is another one now.
+    pub(super) fn admission_of(
+        &self,
+        database: DatabaseEpoch,
+    ) -> Option<MutexGuard<'_, Admission<LeasedDelivery>>> {
+        // Under the lock: a change of the database is noted under it.
+        let admission = self.admission();
+        (self.cache().database() == database).then_some(admission)
     }
 
     pub(super) fn cache(&self) -> &EndpointCache {
@@ -159,27 +164,6 @@ impl Dispatch {
         }
     }
 
-    /// Wakes consumers that wait for an inbox of which deliveries are stored.
-    fn wake_consumers(&self, planned: &[PlannedDelivery], persisted: &Persisted) {
-        let wakes = &self.inboxes().wakes;
-        if wakes.is_empty() {
-            return;
-        }
-        let mut stored: BTreeMap<EndpointId, usize> = BTreeMap::new();
-        let is_pull = |endpoint: &Endpoint| endpoint.kind == EndpointKind::Pull;
-        for delivery in planned.iter().filter(|planned| is_pull(&planned.endpoint)) {
-            *stored.entry(delivery.endpoint.id).or_default() += 1;
-        }
-        // How many these got is not known.
-        for (_, of_org) in &persisted.stale {
-            let inboxes = of_org.endpoints.iter().filter(|endpoint| is_pull(endpoint));
-            stored.extend(inboxes.map(|endpoint| (endpoint.id, usize::MAX)));
-        }
-        for (inbox, events) in stored {
-            wakes.wake(inbox, events);
-        }
-    }
-
     /// Queues leased deliveries for whose endpoints places were reserved, and gives those places back.
     pub(super) fn queue(
         &self,
@@ -238,8 +222,11 @@ impl Dispatch {
     /// Drops what is known of all endpoints, since the database may not have it.
     pub(super) fn database_changed(&self) {
         tracing::warn!("the database is another one; its endpoints are read again");
-        self.0.cache.invalidate_all();
-        let released = self.admission().forget_all_endpoints();
+        let released = {
+            let mut admission = self.admission();
+            self.cache().change_database();
+            admission.forget_all_endpoints()
+        };
         self.release(released);
         self.wake();
         self.wake_scan();
@@ -247,19 +234,24 @@ impl Dispatch {
 
     /// Reads what has changed since what is known here, or all endpoints where that cannot be told, and applies it.
     async fn follow_changes(&self, org: OrgId) -> Result<Followed> {
+        /// What was known is forgotten since.
+        const OF_ANOTHER: Result<Followed> = Ok(Followed::NothingNew);
         let cache = &self.0.cache;
+        let database = cache.database();
         let applied = self.admission().applied_version(org).filter(|_| cache.has(org));
         if let Some(since) = applied
-            && let Some(changes) = cache.update(org, since).await?
+            && let Some(changes) = cache.update(org, since, database).await?
         {
             if changes.version == since {
                 return Ok(Followed::NothingNew);
             }
-            return Ok(Followed::Changes(self.admission().apply_changes(org, &changes)));
+            let Some(mut admission) = self.admission_of(database) else { return OF_ANOTHER };
+            return Ok(Followed::Changes(admission.apply_changes(org, &changes)));
         }
         cache.invalidate(org);
-        let Some(current) = cache.reload(org).await? else { return Ok(Followed::NoOrg) };
-        Ok(Followed::Changes(self.admission().endpoints_changed(org, &current)))
+        let Some(current) = cache.reload(org, database).await? else { return Ok(Followed::NoOrg) };
+        let Some(mut admission) = self.admission_of(database) else { return OF_ANOTHER };
+        Ok(Followed::Changes(admission.endpoints_changed(org, &current)))
     }
 }
 
@@ -271,111 +263,4 @@ enum Followed {
     Changes(Vec<LeasedDelivery>),
     /// There is no such organisation.
     NoOrg,
-}
-
-/// The way of planned deliveries into the dispatcher, for ingest. Clones share it.
-#[derive(Clone, Debug)]
-pub struct AdmissionDoor {
-    dispatch: Dispatch,
-    /// Keeps the recorder running: what cannot start any more is released.
-    _reports: mpsc::Sender<OutcomeReport>,
-}
-
-/// The places that planned deliveries have been promised; dropped, they are given back.
-#[derive(Debug)]
-pub struct Offered {
-    dispatch: Dispatch,
-    lease: Lease,
-    reserved: Vec<Reserved>,
-}
-
-impl AdmissionDoor {
-    pub(super) const fn new(dispatch: Dispatch, reports: mpsc::Sender<OutcomeReport>) -> Self {
-        Self { dispatch, _reports: reports }
-    }
-
-    /// The endpoints of some organisations, cached, without those whose endpoints the store cannot read.
-    ///
-    /// # Errors
-    /// When some are not cached and the store cannot be reached, or reads those of none of several.
-    pub async fn endpoints(&self, orgs: &[OrgId]) -> Result<HashMap<OrgId, Arc<OrgEndpoints>>> {
-        self.dispatch.cache().readable(orgs.iter().copied()).await
-    }
-
-    /// Has the store scanned for due deliveries.
-    pub fn wake_scan(&self) {
-        self.dispatch.wake_scan();
-    }
-
-    /// Offers the deliveries of a batch that is about to be stored. Those that may start right after it are
-    /// marked to be leased; the others are left in the store.
-    pub fn offer(
-        &self,
-        deliveries: &mut [PlannedDelivery],
-        endpoints: &HashMap<OrgId, Arc<OrgEndpoints>>,
-    ) -> Offered {
-        let mut reserved: BTreeMap<EndpointId, Reserved> = BTreeMap::new();
-        let lease = self.dispatch.lease();
-        let now = self.dispatch.monotonic();
-        let mut admission = self.dispatch.admission();
-        for delivery in deliveries {
-            let endpoint = &delivery.endpoint;
-            let version = endpoints.get(&endpoint.org_id).map_or(0, |org| org.version);
-            let bytes = delivery.event.payload.len();
-            delivery.leased = admission.offer(endpoint, version, bytes, now) == Offer::Start;
-            if delivery.leased {
-                let nothing = Reserved { endpoint: endpoint.id, count: 0, bytes: 0 };
-                let of_it = reserved.entry(endpoint.id).or_insert(nothing);
-                of_it.count += 1;
-                of_it.bytes += bytes;
-            }
-        }
-        drop(admission);
-        let reserved = reserved.into_values().collect();
-        Offered { dispatch: self.dispatch.clone(), lease, reserved }
-    }
-}
-
-impl Offered {
-    /// The lease to store the deliveries under that are to be leased.
-    pub const fn lease(&self) -> Lease {
-        self.lease
-    }
-
-    /// The batch is stored: what was leased is queued, and claims see to the rest.
-    pub fn stored(mut self, planned: &[PlannedDelivery], persisted: &mut Persisted) {
-        let dispatch = self.dispatch.clone();
-        let has_stale = !persisted.stale.is_empty();
-        dispatch.wake_consumers(planned, persisted);
-        for (org, endpoints) in persisted.stale.drain(..) {
-            dispatch.cache().refresh(org, endpoints);
-        }
-        let mut left: Option<EndpointId> = None;
-        {
-            let now = dispatch.monotonic();
-            let mut admission = dispatch.admission();
-            let waits = |delivery: &&PlannedDelivery| {
-                !delivery.leased && delivery.endpoint.kind == EndpointKind::Webhook
-            };
-            for delivery in planned.iter().filter(waits) {
-                // Most batches have runs of one endpoint.
-                if left.replace(delivery.endpoint.id) != Some(delivery.endpoint.id) {
-                    admission.left_in_store(&delivery.endpoint, now);
-                }
-            }
-        }
-        let leased = persisted.leased.drain(..).map(|delivery| (delivery, false));
-        dispatch.queue(std::mem::take(&mut self.reserved), leased);
-        if has_stale {
-            dispatch.wake_scan();
-        }
-    }
-}
-
-impl Drop for Offered {
-    fn drop(&mut self) {
-        if !self.reserved.is_empty() {
-            self.dispatch.queue(std::mem::take(&mut self.reserved), []);
-        }
-    }
 }

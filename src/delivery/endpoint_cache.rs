@@ -4,9 +4,12 @@
 //! plans again where the version of an organisation's endpoints is another one. The change feed
 //! (`endpoint_watch`) and changes through this server replace what is outdated, endpoint by endpoint: an
 //! organisation may have thousands.
+//!
+//! After a failover the database may lack what was read from the one before, and count its changes again. So what was read
+//! says [which one](DatabaseEpoch) it is from, and of an earlier one nothing is cached any more.
 
 use std::collections::{BTreeSet, HashMap};
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use moka::ops::compute::Op;
@@ -27,6 +30,18 @@ const UNREADABLE_FOR: Duration = Duration::from_secs(1);
 
 /// Organisations whose endpoints cannot be read.
 static UNREADABLE_ORGS: OrgLines = OrgLines::new();
+
+/// Counts the databases that this server has had: one more after each failover that may have lost something.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(super) struct DatabaseEpoch(u64);
+
+/// The endpoints of some organisations, all read from one database.
+#[derive(Clone, Debug)]
+pub struct KnownEndpoints {
+    /// The endpoints.
+    pub by_org: HashMap<OrgId, Arc<OrgEndpoints>>,
+    pub(super) database: DatabaseEpoch,
+}
 
 /// Has endpoints read again of which one could not be read.
 struct UnreadableAgain;
@@ -58,6 +73,8 @@ pub(super) struct EndpointCache {
     store: Store,
     metrics: Arc<DeliveryMetrics>,
     by_org: moka::sync::Cache<OrgId, Arc<OrgEndpoints>>,
+    /// Held for reading while something is cached, so that nothing of an earlier database comes behind the change.
+    database: Arc<RwLock<DatabaseEpoch>>,
 }
 
 impl EndpointCache {
@@ -68,14 +85,20 @@ impl EndpointCache {
             .weigher(|_, endpoints: &Arc<OrgEndpoints>| weigh(endpoints))
             .expire_after(UnreadableAgain)
             .build();
-        Self { store, metrics, by_org }
+        Self { store, metrics, by_org, database: Arc::default() }
+    }
+
+    /// The database that is read now. Whoever reads from it asks before that.
+    pub(super) fn database(&self) -> DatabaseEpoch {
+        *self.database.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The endpoints of some organisations, in any order and named any number of times, read from the store where
     /// they are not cached.
-    pub(super) async fn of(
+    async fn of(
         &self,
         orgs: impl IntoIterator<Item = OrgId>,
+        database: DatabaseEpoch,
     ) -> Result<HashMap<OrgId, Arc<OrgEndpoints>>> {
         let orgs: BTreeSet<OrgId> = orgs.into_iter().collect();
         let (mut found, mut missing) = (HashMap::with_capacity(orgs.len()), Vec::new());
@@ -87,7 +110,7 @@ impl EndpointCache {
         }
         if !missing.is_empty() {
             for (org, endpoints) in self.store.system().org_endpoints(&missing).await? {
-                found.insert(org, self.refresh(org, endpoints));
+                found.insert(org, self.refresh(org, endpoints, database));
             }
         }
         Ok(found)
@@ -101,15 +124,17 @@ impl EndpointCache {
     pub(super) async fn readable(
         &self,
         orgs: impl IntoIterator<Item = OrgId>,
-    ) -> Result<HashMap<OrgId, Arc<OrgEndpoints>>> {
+    ) -> Result<KnownEndpoints> {
         let orgs: BTreeSet<OrgId> = orgs.into_iter().collect();
-        let failure = match self.of(orgs.iter().copied()).await {
+        let database = self.database();
+        let known = |by_org| KnownEndpoints { by_org, database };
+        let failure = match self.of(orgs.iter().copied(), database).await {
             Err(error) if !error.is_connection() => error,
-            result => return result,
+            result => return result.map(known),
         };
         let (mut found, is_one) = (HashMap::with_capacity(orgs.len()), orgs.len() == 1);
         for org in orgs {
-            match self.of([org]).await {
+            match self.of([org], database).await {
                 Ok(of_org) => found.extend(of_org),
                 Err(error) if error.is_connection() => return Err(error),
                 Err(error) => {
@@ -121,18 +146,32 @@ impl EndpointCache {
                 }
             }
         }
-        if found.is_empty() && !is_one { Err(failure) } else { Ok(found) }
+        if found.is_empty() && !is_one { Err(failure) } else { Ok(known(found)) }
     }
 
     /// The endpoints of an organisation as the store has them now; `None` when there is no such organisation.
-    pub(super) async fn reload(&self, org: OrgId) -> Result<Option<Arc<OrgEndpoints>>> {
+    pub(super) async fn reload(
+        &self,
+        org: OrgId,
+        database: DatabaseEpoch,
+    ) -> Result<Option<Arc<OrgEndpoints>>> {
         let mut read = self.store.system().org_endpoints(&[org]).await?;
-        Ok(read.remove(&org).map(|endpoints| self.refresh(org, endpoints)))
+        Ok(read.remove(&org).map(|endpoints| self.refresh(org, endpoints, database)))
     }
 
-    /// Caches endpoints that were read from the store, unless newer ones are cached, and returns the newer.
-    pub(super) fn refresh(&self, org: OrgId, read: Arc<OrgEndpoints>) -> Arc<OrgEndpoints> {
+    /// Caches endpoints that were read from this database, unless it is another one now or newer ones are cached, and returns
+    /// the newer.
+    pub(super) fn refresh(
+        &self,
+        org: OrgId,
+        read: Arc<OrgEndpoints>,
+        database: DatabaseEpoch,
+    ) -> Arc<OrgEndpoints> {
         self.metrics.hookgate_endpoints_unreadable_total.inc_by(read.unreadable.len() as u64);
+        let current = self.database.read().unwrap_or_else(PoisonError::into_inner);
+        if *current != database {
+            return read;
+        }
         let newer = |cached: &Arc<OrgEndpoints>| cached.version > read.version;
         let entry = self.by_org.entry(org).and_compute_with(|cached| match cached {
             Some(cached) if newer(cached.value()) => Op::Nop,
@@ -161,14 +200,23 @@ impl EndpointCache {
 
     /// What has changed of an organisation's endpoints since a version, applied to what is cached. `None` when all of
     /// them are to be read.
-    pub(super) async fn update(&self, org: OrgId, since: u64) -> Result<Option<EndpointsSince>> {
+    pub(super) async fn update(
+        &self,
+        org: OrgId,
+        since: u64,
+        database: DatabaseEpoch,
+    ) -> Result<Option<EndpointsSince>> {
         let changes = self.store.system().endpoints_since(org, since).await?;
-        Ok(changes.filter(|changes| self.apply(org, changes)))
+        Ok(changes.filter(|changes| self.apply(org, changes, database)))
     }
 
     /// Applies changes to what is cached, unless that is newer. `false` when that cannot be: nothing is cached, or
-    /// what is cached is older than the first of them.
-    fn apply(&self, org: OrgId, changes: &EndpointsSince) -> bool {
+    /// what is cached is older than the first of them, or of another database.
+    fn apply(&self, org: OrgId, changes: &EndpointsSince, database: DatabaseEpoch) -> bool {
+        let current = self.database.read().unwrap_or_else(PoisonError::into_inner);
+        if *current != database {
+            return false;
+        }
         let entry = self.by_org.entry(org).and_compute_with(|cached| {
             let cached = cached.map(Entry::into_value);
             match cached.filter(|cached| cached.version < changes.version) {
@@ -184,8 +232,10 @@ impl EndpointCache {
         self.by_org.invalidate(&org);
     }
 
-    /// Drops the endpoints of all organisations.
-    pub(super) fn invalidate_all(&self) {
+    /// Drops the endpoints of all organisations: the database is another one.
+    pub(super) fn change_database(&self) {
+        let mut current = self.database.write().unwrap_or_else(PoisonError::into_inner);
+        current.0 += 1;
         self.by_org.invalidate_all();
     }
 

@@ -63,10 +63,12 @@
 //! delivery that is larger than any share, and for each endpoint one that was requested by hand.
 
 mod admission;
+mod admission_door;
 mod aside;
 mod attempt;
 mod attempt_span;
 mod breaker;
+mod claim_targets;
 mod claimer;
 mod connection_pools;
 
@@ -125,7 +127,8 @@ use recorder_batch::Batch;
 use resolver::Lookups;
 use sender::{Sender, SenderOptions};
 
-pub use dispatch::{AdmissionDoor, Offered};
+pub use admission_door::{AdmissionDoor, Offered};
+pub use endpoint_cache::KnownEndpoints;
 pub use endpoint_watch::watch_changed_endpoints;
 pub use handle::DeliveryHandle;
 pub use health::{DeliveryHealth, Recording};

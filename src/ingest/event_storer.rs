@@ -8,17 +8,18 @@
 //! The worker that tries the halves stores nothing else, a server may have one worker that reads, and the rest of the batch
 //! waits for it. So after [`HALVING_MAX`] the events that are left are tried one by one with those at fault.
 
+use std::borrow::Cow;
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use super::batch_parts::{Endpoints, deliveries, fitting, is_ordered};
+use super::batch_parts::{deliveries, fitting, is_ordered};
 use super::metrics::IngestMetrics;
 use super::record;
 use super::refused_events::{RefusedIds, RefusedSince, TakenBatches};
 use super::store_span::StoreSpan;
-use crate::delivery::AdmissionDoor;
+use crate::delivery::{AdmissionDoor, KnownEndpoints};
 use crate::domain::{Event, LeaseToken, OrgId};
 use crate::journal::{Record, RecordQuarantine};
 use crate::runtime::{Backoff, Clock, Monotonic};
@@ -94,7 +95,7 @@ impl EventStorer {
     /// The endpoints that some events are planned for, however long the store cannot be reached. Organisations whose
     /// endpoints it does not read although it can be reached are left out: storing reads them again, and so their events alone
     /// are refused.
-    pub(super) async fn endpoints(&self, events: &[Arc<Event>]) -> Endpoints {
+    pub(super) async fn endpoints(&self, events: &[Arc<Event>]) -> KnownEndpoints {
         let orgs: Vec<OrgId> = events.iter().map(|event| event.org_id).collect();
         let mut backoff = new_backoff();
         let mut tries = 0;
@@ -105,7 +106,7 @@ impl EventStorer {
             };
             tries += u32::from(!error.is_connection());
             if tries >= TRIES_MAX {
-                return Endpoints::new();
+                return self.door.no_endpoints();
             }
             back_off(&mut backoff, &error).await;
         }
@@ -117,8 +118,9 @@ impl EventStorer {
     pub(super) async fn store_all(
         &self,
         events: &[Arc<Event>],
-        endpoints: &Endpoints,
+        endpoints: &KnownEndpoints,
     ) -> RefusedIds {
+        let by_org = &endpoints.by_org;
         let mut parts = vec![(events.to_vec(), TRIES_MAX)];
         let mut refused = RefusedInBatch::default();
         let mut pace = new_backoff();
@@ -128,12 +130,12 @@ impl EventStorer {
             refused.keep_behind(&mut part, self.stored.begun());
             if halving.is_over(self.clock.monotonic()) {
                 for event in &part {
-                    refused.add(event, self.stored.begun(), is_ordered(endpoints, &event.org_id));
+                    refused.add(event, self.stored.begun(), is_ordered(by_org, &event.org_id));
                 }
                 continue;
             }
             let deliveries_max = self.store.system().deliveries_at_once();
-            let rest = part.split_off(fitting(&part, endpoints, deliveries_max));
+            let rest = part.split_off(fitting(&part, by_org, deliveries_max));
             if !rest.is_empty() {
                 parts.push((rest, tries_max));
             }
@@ -142,7 +144,7 @@ impl EventStorer {
             if let [event] = &part[..] {
                 let is_settled = is_final(&error) && self.set_aside(event, &error, false).await;
                 if !is_settled {
-                    let is_ordered = is_ordered(endpoints, &event.org_id);
+                    let is_ordered = is_ordered(by_org, &event.org_id);
                     refused.add(event, self.stored.begun(), is_ordered);
                 }
             } else {
@@ -173,7 +175,7 @@ impl EventStorer {
         let (taken, at) = (self.stored.now(), self.clock.monotonic());
         let tried = self.persist(events, &endpoints, 1, &mut HalvingTime::default()).await;
         let Err(error) = tried else { return true };
-        let has_deliveries = deliveries(event, &endpoints) > 0;
+        let has_deliveries = deliveries(event, &endpoints.by_org) > 0;
         let refused_for = refusal.again(has_deliveries, taken, at);
         let patience = if is_final(&error) { Duration::ZERO } else { PATIENCE };
         if !is_final(&error) && refused_for.is_none_or(|refused_for| refused_for < patience) {
@@ -184,14 +186,14 @@ impl EventStorer {
         self.set_aside(event, &error, gives_up).await
     }
 
-    /// Persists a batch, waiting while the store cannot be reached.
+    /// Persists a batch, waiting while the store cannot be reached. After a failover its endpoints are read again.
     ///
     /// # Errors
     /// When the store refuses the batch, or is reached and does not take it so many times, or for the time of halving.
     async fn persist(
         &self,
         events: &[Arc<Event>],
-        endpoints: &Endpoints,
+        endpoints: &KnownEndpoints,
         tries_max: u32,
         halving: &mut HalvingTime,
     ) -> Result<(), StoreError> {
@@ -200,9 +202,13 @@ impl EventStorer {
         }
         let mut backoff = new_backoff();
         let (mut count, mut tried) = (0, None);
+        let mut endpoints = Cow::Borrowed(endpoints);
         loop {
+            if !self.door.are_current(&endpoints) {
+                endpoints = Cow::Owned(self.endpoints(events).await);
+            }
             let began = self.clock.monotonic();
-            let error = match self.try_persist(events, endpoints, &mut tried).await {
+            let error = match self.try_persist(events, &endpoints, &mut tried).await {
                 Ok(()) => return Ok(()),
                 Err(error) => error,
             };
@@ -226,7 +232,7 @@ impl EventStorer {
     async fn try_persist(
         &self,
         events: &[Arc<Event>],
-        endpoints: &Endpoints,
+        endpoints: &KnownEndpoints,
         tried: &mut Option<LeaseToken>,
     ) -> Result<(), StoreError> {
         let now = self.clock.schedule();
@@ -235,11 +241,11 @@ impl EventStorer {
         {
             self.door.wake_scan();
         }
-        let mut deliveries = plan_deliveries(events, endpoints);
+        let mut deliveries = plan_deliveries(events, &endpoints.by_org);
         let offered = self.door.offer(&mut deliveries, endpoints);
-        let lease = offered.lease();
-        *tried = Some(lease.token);
-        let batch = EventBatch { events, endpoints, deliveries: &deliveries, lease: Some(lease) };
+        let (endpoints, lease) = (&endpoints.by_org, Some(offered.lease()));
+        *tried = lease.map(|lease| lease.token);
+        let batch = EventBatch { events, endpoints, deliveries: &deliveries, lease };
         let span = StoreSpan::begin(&self.tracer, &self.clock, events);
         let number = self.stored.begin();
         let persisted = self.store.system().persist_events(batch, now).await;

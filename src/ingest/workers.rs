@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::batch_pacer::{BatchPacer, LastBatch};
-use super::batch_parts::{Endpoints, deliveries, is_ordered};
+use super::batch_parts::{deliveries, is_ordered};
 use super::deferred_batches::{DeferredBatch, WaitingSize};
 use super::event_storer::{EventStorer, StoredBatches, new_backoff};
 use super::metrics::{BacklogPriority, IngestMetrics};
@@ -17,7 +17,7 @@ use super::record::{self, record_owner};
 use super::unstored_batch::UnstoredBatch;
 use super::waiting_events::{Share, WaitingEvents};
 use crate::config::IngestConfig;
-use crate::delivery::AdmissionDoor;
+use crate::delivery::{AdmissionDoor, KnownEndpoints};
 use crate::domain::{Event, OrgId, Timestamp};
 use crate::journal::{Batch, JournalReader, ReadAgain, ReadError, Record};
 use crate::runtime::{Backoff, Clock, CpuLoad, Heartbeat, Lifecycle, Shutdown};
@@ -286,10 +286,10 @@ impl Workers {
         let endpoints = self.storer.endpoints(&events).await;
         let of_events = events.iter().map(|event| event.org_id).collect::<HashSet<_>>();
         let mut waits = self.waiting.stopped(of_events.iter().copied());
-        waits.extend(of_events.into_iter().filter(|org| is_ordered(&endpoints, org)));
+        waits.extend(of_events.into_iter().filter(|org| is_ordered(&endpoints.by_org, org)));
         let (waiting, others): (Vec<_>, Vec<_>) =
             events.into_iter().partition(|event| waits.contains(&event.org_id));
-        let (fast, many) = priority::split(others, |event| deliveries(event, &endpoints));
+        let (fast, many) = priority::split(others, |event| deliveries(event, &endpoints.by_org));
         self.let_wait(&batch, waiting.into_iter().chain(many), &endpoints);
         let in_backlog = self.storer.metrics.reading(BacklogPriority::Fast, fast.len());
         let refused = self.storer.store_all(&fast, &endpoints).await;
@@ -306,14 +306,14 @@ impl Workers {
         &self,
         batch: &Arc<UnstoredBatch>,
         events: impl IntoIterator<Item = Arc<Event>>,
-        endpoints: &Endpoints,
+        endpoints: &KnownEndpoints,
     ) {
         let mut waiting = HashMap::<OrgId, VecDeque<Arc<Event>>>::new();
         for event in events {
             waiting.entry(event.org_id).or_default().push_back(event);
         }
         for (org, events) in waiting {
-            let is_ordered = is_ordered(endpoints, &org);
+            let is_ordered = is_ordered(&endpoints.by_org, &org);
             let priority =
                 if is_ordered { BacklogPriority::Ordered } else { BacklogPriority::Bulk };
             let in_backlog = self.storer.metrics.reading(priority, events.len());
@@ -340,7 +340,7 @@ impl Workers {
         let endpoints = self.storer.endpoints(&events).await;
         let refused = self.storer.store_all(&events, &endpoints).await;
         for share in shares {
-            let in_order = is_ordered(&endpoints, &share.org);
+            let in_order = is_ordered(&endpoints.by_org, &share.org);
             self.waiting.stored(share, &refused, in_order);
         }
         if events.len() > refused.len() {

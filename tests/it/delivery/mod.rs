@@ -6,6 +6,7 @@ mod changes;
 mod connections;
 mod dns;
 mod failing;
+mod failover;
 mod faults;
 mod guard;
 mod http2;

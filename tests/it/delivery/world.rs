@@ -1,7 +1,6 @@
 //! The world of a delivery test: a tenant on the real app, whose background work is held, a manual clock and
 //! delivery services that the test steps or starts.
 
-use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,14 +8,16 @@ use std::time::Duration;
 use bytes::Bytes;
 use hookgate::app::{App, AppParts, BackgroundWork, Metrics};
 use hookgate::config::{Config, DeliveryConfig, SecretsKeys, StoreConfig};
-use hookgate::delivery::{AdmissionDoor, DeliveryInputs, DeliveryService, DnsResolver, Offered};
+use hookgate::delivery::{
+    AdmissionDoor, DeliveryInputs, DeliveryService, DnsResolver, KnownEndpoints, Offered,
+};
 use hookgate::domain::{
     Actor, Delivery, DeliveryFilter, DeliveryPolicyChange, Endpoint, EndpointChange, EndpointId,
     ErrorClass, Event, EventId, InstanceId, Org, OrgId, PageRequest, SigningSecret, Timestamp,
     TraceId,
 };
 use hookgate::runtime::{Clock, Wake};
-use hookgate::store::{EventBatch, OrgEndpoints, PlannedDelivery, Store, plan_deliveries};
+use hookgate::store::{EventBatch, PlannedDelivery, Store, plan_deliveries};
 use tempfile::TempDir;
 
 use crate::support::app::config;
@@ -41,7 +42,7 @@ pub(crate) struct OfferedEvents {
     store: Store,
     now: Timestamp,
     events: Vec<Arc<Event>>,
-    endpoints: HashMap<OrgId, Arc<OrgEndpoints>>,
+    endpoints: KnownEndpoints,
     deliveries: Vec<PlannedDelivery>,
     offered: Offered,
 }
@@ -52,7 +53,7 @@ impl OfferedEvents {
         let Self { store, now, events, endpoints, deliveries, offered } = self;
         let batch = EventBatch {
             events: &events,
-            endpoints: &endpoints,
+            endpoints: &endpoints.by_org,
             deliveries: &deliveries,
             lease: Some(offered.lease()),
         };
@@ -172,9 +173,20 @@ impl World {
         event_type: &str,
         count: usize,
     ) -> OfferedEvents {
-        let events = self.events(event_type, count);
         let endpoints = door.endpoints(&[self.org]).await.unwrap();
-        let mut deliveries = plan_deliveries(&events, &endpoints);
+        self.offer_for(door, endpoints, event_type, count)
+    }
+
+    /// [`Self::offer_only`] with endpoints that were read before.
+    pub(crate) fn offer_for(
+        &self,
+        door: &AdmissionDoor,
+        endpoints: KnownEndpoints,
+        event_type: &str,
+        count: usize,
+    ) -> OfferedEvents {
+        let events = self.events(event_type, count);
+        let mut deliveries = plan_deliveries(&events, &endpoints.by_org);
         let offered = door.offer(&mut deliveries, &endpoints);
         let (store, now) = (self.store.clone(), self.clock.now());
         OfferedEvents { store, now, events, endpoints, deliveries, offered }
