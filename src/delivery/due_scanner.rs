@@ -103,8 +103,10 @@ impl DueScanner {
                 tracing::error!(%error, "cannot end lapsed leases; those that can be read are ended");
             }
         }
+        let walked = system.release_lapsed_by_range(self.leases_cursor, now).await;
+        // From the end of the walk: claims wait for it.
         self.ranges_tried = Some(Stopwatch::start());
-        let (released, next) = system.release_lapsed_by_range(self.leases_cursor, now).await?;
+        let (released, next) = walked?;
         self.leases_cursor = next;
         Ok(released)
     }

@@ -3,14 +3,20 @@
 //! A damaged row makes every range of tokens fail that includes its token, and a damaged page of an index every range that
 //! touches a stretch of tokens. The walk finds the first token that fails, by halving what is ahead of it, and where the stretch
 //! ends, by trying tokens at growing distances, and goes on behind it. Each takes as many statements as a token has
-//! bits, at most; so a walk has a budget, and the next one goes on where it stopped. Every range is reached in the end.
+//! bits, at most; so a walk has a budget of statements and of time, and the next one goes on where it stopped. Every range is
+//! reached in the end.
 //!
 //! Readable tokens between two stretches may be taken for part of them where they span less than the first one.
 
+use std::time::Duration;
+
+use crate::runtime::Stopwatch;
 use crate::store::Result;
 
 /// Statements of one walk, at most; a stretch that fails is passed beyond that, in less than four hundred.
 const STATEMENTS_MAX: usize = 512;
+/// The time after which a walk goes no further than behind the stretch that it is at. Claims wait for it.
+const TIME_MAX: Duration = Duration::from_secs(1);
 
 /// The token from which the next walk goes on; its default is the first.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -23,6 +29,8 @@ pub(super) struct LeaseWalk<F> {
     /// How many it ends at a time, at most.
     most: u64,
     statements_left: usize,
+    began: Stopwatch,
+    time_max: Duration,
     released: u64,
 }
 
@@ -31,8 +39,14 @@ where
     F: FnMut(u128, u128) -> R + Send,
     R: Future<Output = Result<u64>> + Send,
 {
-    pub(super) const fn new(release: F, most: u64) -> Self {
-        Self { release, most, statements_left: STATEMENTS_MAX, released: 0 }
+    pub(super) fn new(release: F, most: u64) -> Self {
+        let (statements_left, began) = (STATEMENTS_MAX, Stopwatch::start());
+        Self { release, most, statements_left, began, time_max: TIME_MAX, released: 0 }
+    }
+
+    /// Whether the walk is to stop behind the stretch that it is at.
+    fn is_spent(&self) -> bool {
+        self.statements_left == 0 || self.began.elapsed() >= self.time_max
     }
 
     /// Walks from a token to the one before it, and returns how many leases have ended and where the next walk goes on.
@@ -42,13 +56,15 @@ where
     pub(super) async fn run(mut self, from: LeaseCursor) -> Result<(u64, LeaseCursor)> {
         let LeaseCursor(start) = from;
         let before = start.checked_sub(1).map(|last| (0, last));
+        let mut is_begun = false;
         for (first, last) in [Some((start, u128::MAX)), before].into_iter().flatten() {
             let mut next = Some(first);
             while let Some(first) = next {
-                if self.statements_left == 0 {
+                if is_begun && self.is_spent() {
                     return Ok((self.released, LeaseCursor(first)));
                 }
                 next = self.pass(first, last).await?;
+                is_begun = true;
             }
         }
         Ok((self.released, LeaseCursor::default()))
@@ -103,7 +119,7 @@ where
             match (self.release)(first, last).await {
                 Ok(released) => {
                     self.released += released;
-                    if released < self.most || self.statements_left == 0 {
+                    if released < self.most || self.is_spent() {
                         return Ok(true);
                     }
                 }
@@ -157,7 +173,8 @@ mod tests {
         async fn walk(&mut self, from: LeaseCursor) -> (u64, LeaseCursor) {
             self.statements = 0;
             let release = |first, last| std::future::ready(self.release(first, last));
-            let walked = LeaseWalk::new(release, 100).run(from).await.unwrap();
+            let walk = LeaseWalk { time_max: Duration::MAX, ..LeaseWalk::new(release, 100) };
+            let walked = walk.run(from).await.unwrap();
             assert!(self.statements < STATEMENTS_MAX + 400, "{}", self.statements);
             walked
         }
@@ -195,6 +212,26 @@ mod tests {
         }
         assert!(leases.tokens.iter().eq(&unreadable));
         assert!(walks > 1);
+    }
+
+    #[tokio::test]
+    async fn walk_without_time_passes_one_stretch_and_the_next_goes_on_behind_it() {
+        let mut leases = FakeLeases::new();
+        let unreadable: Vec<u128> = (0..4).map(|n| leases.nth(n * 500)).collect();
+        leases.failing = unreadable.iter().map(|token| (*token, *token)).collect();
+        let (mut next, mut stretches) = (LeaseCursor::default(), Vec::new());
+        for _ in &unreadable {
+            let release = |first, last| std::future::ready(leases.release(first, last));
+            let walk = LeaseWalk { time_max: Duration::ZERO, ..LeaseWalk::new(release, 100) };
+            (_, next) = walk.run(next).await.unwrap();
+            stretches.push(next.0);
+        }
+        assert!(stretches.iter().zip(&unreadable).all(|(next, token)| *next == token + 1));
+        // What it had no time for comes with a later round.
+        for _ in 0..3 {
+            (_, next) = leases.walk(next).await;
+        }
+        assert!(leases.tokens.iter().eq(&unreadable));
     }
 
     #[tokio::test]
