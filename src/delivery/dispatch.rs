@@ -171,6 +171,7 @@ impl Dispatch {
         leased: impl IntoIterator<Item = (LeasedDelivery, bool)>,
     ) {
         let mut released = Vec::new();
+        let now = self.monotonic();
         {
             let mut admission = self.admission();
             for reserved in reserved {
@@ -181,7 +182,7 @@ impl Dispatch {
                 let queued = if is_manual {
                     admission.push_manual(endpoint, delivery)
                 } else {
-                    admission.push(endpoint, delivery, bytes)
+                    admission.push(endpoint, delivery, bytes, now)
                 };
                 released.extend(queued.err());
             }

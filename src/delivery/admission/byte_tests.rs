@@ -27,7 +27,7 @@ fn claim(admission: &mut Admission<u64>, endpoints: &[Arc<Endpoint>], bytes: usi
         admission.unreserve(granted.reserved());
     }
     for id in &leased {
-        admission.push(*id, 0, bytes).unwrap();
+        admission.push(*id, 0, bytes, NOW).unwrap();
     }
     leased.len()
 }
@@ -84,7 +84,7 @@ fn delivery_that_does_not_fit_is_overtaken_by_none_of_its_organisation() {
         for _ in 0..2 {
             assert_eq!(admission.offer(&endpoint(1), 0, 350_000, NOW), Offer::Start);
             admission.unreserve(reserved(&endpoint(1), 1, 350_000));
-            admission.push(endpoint(1).id, 0, 350_000).unwrap();
+            admission.push(endpoint(1).id, 0, 350_000, NOW).unwrap();
         }
         let tickets = start_all(&mut admission, NOW);
         assert_eq!(claim(&mut admission, &[Arc::clone(&large)], 300_000), 0);

@@ -1,6 +1,7 @@
 //! Tests of what a change or a pause of an endpoint does to what admission holds.
 
-use super::tests::{LIMITS, NOW, after, endpoint, next, offer_all, reserved, start_all};
+use super::endpoint_state::QUEUE_TIME;
+use super::tests::{DOWN, LIMITS, NOW, after, endpoint, next, offer_all, reserved, start_all};
 use super::*;
 use crate::delivery::breaker::AttemptSignal;
 use crate::domain::Timestamp;
@@ -35,14 +36,14 @@ fn disabled_endpoint_gets_nothing_and_one_that_is_enabled_starts_afresh() {
     let mut admission = Admission::new(LIMITS);
     let old = endpoint(1);
     admission.push_known(&old, 1);
-    let hold = Some(Duration::from_hours(1));
+    let hold = Duration::from_hours(1);
     let ticket = next(&mut admission, NOW).unwrap().ticket;
-    admission.finish(ticket, AttemptSignal::Failure { hold }, false, NOW);
-    admission.push_known(&old, 1);
+    admission.finish(ticket, AttemptSignal::Failure { hold: Some(hold) }, false, NOW);
+    admission.push(old.id, 1, 1, NOW.plus(hold)).unwrap();
     admission.push_manual(old.id, 2).unwrap();
     let none = OrgEndpoints { version: 2, ..OrgEndpoints::default() };
     assert_eq!(admission.endpoints_changed(old.org_id, &none).len(), 2);
-    assert_eq!(admission.push(old.id, 1, 1), Err(1));
+    assert_eq!(admission.push(old.id, 1, 1, NOW), Err(1));
     assert_eq!(admission.room(old.id, NOW), Room::None);
     let (current, new) = version(&old, 3, "https://example.com/");
     admission.endpoints_changed(old.org_id, &current);
@@ -152,10 +153,15 @@ fn what_was_reserved_when_an_endpoint_is_paused_does_not_wait_for_the_end_of_the
     let hold = Some(Duration::from_hours(24));
     admission.finish(ticket, AttemptSignal::Failure { hold }, false, NOW);
     admission.unreserve(reserved(&paused, 3, 3));
-    let queued = [1, 2, 3].map(|number| admission.push(paused.id, number, 1));
-    assert_eq!(queued, [Ok(()), Err(2), Err(3)], "one is kept for the probe");
+    let queued = [1, 2, 3].map(|number| admission.push(paused.id, number, 1, NOW));
+    assert_eq!(queued, [Err(1), Err(2), Err(3)]);
     assert_eq!(admission.push_manual(paused.id, 4), Ok(()));
-    assert!(admission.times_left(paused.id) > 0, "the others are claimed again");
+    assert!(admission.times_left(paused.id) > 0, "they are claimed again");
+    let ticket = start_all(&mut admission, NOW)[0];
+    admission.finish(ticket, DOWN, false, NOW);
+    let almost = NOW.plus(Duration::from_hours(24) - QUEUE_TIME);
+    let queued = [1, 2].map(|number| admission.push(paused.id, number, 1, almost));
+    assert_eq!(queued, [Ok(()), Err(2)], "one is kept for the probe");
 }
 
 /// After a failover a database may count changes again that a lost one has counted.
@@ -180,6 +186,6 @@ fn offer_all_of(admission: &mut Admission<u64>, endpoint: &Arc<Endpoint>, versio
     for number in 0..all {
         assert_eq!(admission.offer(endpoint, version, 1, NOW), Offer::Start);
         admission.unreserve(reserved(endpoint, 1, 1));
-        admission.push(endpoint.id, number, 1).unwrap();
+        admission.push(endpoint.id, number, 1, NOW).unwrap();
     }
 }

@@ -249,6 +249,15 @@ impl<T> EndpointState<T> {
         }
     }
 
+    /// Whether what is queued for it now would keep its bytes for longer than deliveries wait in memory, or for the attempt
+    /// that is to show whether a pause is over.
+    pub(super) fn is_held_for_long(&self, now: Monotonic) -> bool {
+        let paused_until = self.gone_until.max(self.breaker.paused_until(now));
+        let is_paused = paused_until.is_some_and(|until| until > now.plus(QUEUE_TIME));
+        let is_busy = !self.waiting.is_empty() || !self.in_flight.is_empty();
+        self.is_unknown || is_paused || self.breaker.is_open() && is_busy
+    }
+
     /// Whether the next attempt is the probe of an open breaker.
     pub(super) fn is_probing(&self, now: Monotonic) -> bool {
         self.breaker.permit(AttemptKind::Scheduled, now) == Permit::Probe

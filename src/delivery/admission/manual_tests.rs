@@ -35,7 +35,7 @@ fn attempt_by_hand_that_waits_for_a_probe_follows_it_though_it_fails() {
         admission.finish(ticket, DOWN, false, NOW);
     }
     let pause = admission.paused_until(endpoint.id, NOW).unwrap();
-    admission.push_known(&endpoint, 1);
+    admission.push(endpoint.id, 0, 1, pause).unwrap();
     let probe = next(&mut admission, pause).unwrap().ticket;
     assert!(admission.reserve_manual(endpoint.id, pause));
     admission.unreserve(reserved(&endpoint, 1, 0));

@@ -12,13 +12,18 @@ use crate::runtime::Monotonic;
 
 impl<T> Admission<T> {
     /// Queues a leased delivery, or returns it if its endpoint was disabled, removed or paused meanwhile. A paused one keeps
-    /// one, for its probe.
+    /// one, for its probe, when the pause is almost over.
     pub(in crate::delivery) fn push(
         &mut self,
         endpoint: EndpointId,
         delivery: T,
         bytes: usize,
+        now: Monotonic,
     ) -> Result<(), T> {
+        if self.endpoints.get(&endpoint).is_some_and(|state| state.is_held_for_long(now)) {
+            self.note_left(endpoint);
+            return Err(delivery);
+        }
         self.queue(endpoint, Waiting { delivery, bytes, kind: AttemptKind::Scheduled })
     }
 
@@ -37,16 +42,10 @@ impl<T> Admission<T> {
         queued
     }
 
-    pub(super) fn queue(&mut self, endpoint: EndpointId, waiting: Waiting<T>) -> Result<(), T> {
+    fn queue(&mut self, endpoint: EndpointId, waiting: Waiting<T>) -> Result<(), T> {
         let is_open = !self.is_closed;
         let state = self.endpoints.get_mut(&endpoint).filter(|state| is_open && !state.is_off);
         let Some(state) = state else { return Err(waiting.delivery) };
-        let is_busy = !state.waiting.is_empty() || !state.in_flight.is_empty();
-        let is_held = state.is_unknown || state.breaker.is_open() && is_busy;
-        if is_held && waiting.kind == AttemptKind::Scheduled {
-            self.note_left(endpoint);
-            return Err(waiting.delivery);
-        }
         let org_id = state.org();
         let org = self.orgs.entry(org_id).or_default();
         if state.waiting.is_empty() {

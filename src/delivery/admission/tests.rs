@@ -44,7 +44,7 @@ pub(super) fn offer_all(
     }
     admission.unreserve(reserved(endpoint, taken, taken));
     for number in 0..taken {
-        admission.push(endpoint.id, number as u64, 1).unwrap();
+        admission.push(endpoint.id, number as u64, 1, NOW).unwrap();
     }
     taken
 }
@@ -164,7 +164,7 @@ fn breaker_holds_deliveries_in_the_store_and_one_probe_reopens() {
     let pause = admission.paused_until(endpoint.id, NOW).unwrap();
     assert_eq!(admission.room(endpoint.id, NOW), Room::Later(pause));
     assert_eq!(admission.room(endpoint.id, pause), Room::Now(1));
-    admission.push_known(&endpoint, 1);
+    admission.push(endpoint.id, 0, 1, pause).unwrap();
     let probe = next(&mut admission, pause).unwrap().ticket;
     assert_eq!(admission.room(endpoint.id, pause), Room::None);
     let finished = admission.finish(probe, OK, false, pause);
@@ -231,7 +231,7 @@ fn large_payloads_of_one_organisation_leave_bytes_to_the_next() {
         let taken = admission.offer(&endpoint, 0, 300_000, NOW) == Offer::Start;
         if taken {
             admission.unreserve(reserved(&endpoint, 1, 300_000));
-            admission.push(endpoint.id, 0, 300_000).unwrap();
+            admission.push(endpoint.id, 0, 300_000, NOW).unwrap();
         }
         usize::from(taken)
     });
@@ -247,7 +247,7 @@ fn closed_admission_takes_and_starts_nothing() {
     admission.push_known(&endpoint, 3);
     assert_eq!(admission.close().len(), 3);
     assert_eq!(admission.offer(&endpoint, 0, 1, NOW), Offer::LeaveInStore);
-    assert_eq!(admission.push(endpoint.id, 1, 1), Err(1));
+    assert_eq!(admission.push(endpoint.id, 1, 1, NOW), Err(1));
     assert!(next(&mut admission, NOW).is_none());
 }
 
@@ -294,7 +294,7 @@ impl Admission<u64> {
     pub(super) fn push_known(&mut self, endpoint: &Arc<Endpoint>, count: u64) {
         self.introduce(endpoint, u64::MAX, NOW);
         for number in 0..count {
-            self.push(endpoint.id, number, 1).unwrap();
+            self.push(endpoint.id, number, 1, NOW).unwrap();
         }
     }
 }
@@ -342,7 +342,7 @@ proptest! {
                         .count();
                     admission.unreserve(reserved(&endpoint, taken, 10 * taken));
                     for _ in 0..taken {
-                        pushed += usize::from(admission.push(endpoint.id, 1, 10).is_ok());
+                        pushed += usize::from(admission.push(endpoint.id, 1, 10, now).is_ok());
                     }
                 }
                 Step::Claim(number) => {
@@ -353,7 +353,7 @@ proptest! {
                         prop_assert!(admission.total.places() <= places);
                         admission.unreserve(reserved(&endpoint, room, 0));
                         for _ in 0..room {
-                            pushed += usize::from(admission.push(endpoint.id, 1, 10).is_ok());
+                            pushed += usize::from(admission.push(endpoint.id, 1, 10, now).is_ok());
                         }
                     }
                 }

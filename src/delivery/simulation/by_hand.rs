@@ -56,7 +56,7 @@ impl World {
             it.admission.note_left(endpoint);
         }
         it.admission.unreserve(Reserved { endpoint, count: 1, bytes: 0 });
-        it.queue(leased.into_iter().collect());
+        it.queue(leased.into_iter().collect(), self.now);
         self.go_on(server);
     }
 }

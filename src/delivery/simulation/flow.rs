@@ -313,7 +313,7 @@ impl World {
         }
         let it = &mut self.servers[server];
         it.is_claiming = false;
-        it.claimed(claim, (!fails).then_some((leased, too_large)));
+        it.claimed(claim, (!fails).then_some((leased, too_large)), self.now);
         self.go_on(server);
     }
 

@@ -177,20 +177,20 @@ impl Server {
         {
             self.cache.insert(*org, store.org_endpoints(*org));
         }
-        self.queue(leased);
+        self.queue(leased, now);
         for event in &batch.events {
             self.journal.retain(|other| other.number != event.number);
         }
     }
 
-    pub(super) fn queue(&mut self, leased: Vec<Held>) {
+    pub(super) fn queue(&mut self, leased: Vec<Held>, now: Monotonic) {
         for held in leased {
             self.queued += 1;
             let held = Held { queued: self.queued, ..held };
             let queued = if held.manual {
                 self.admission.push_manual(held.endpoint, held)
             } else {
-                self.admission.push(held.endpoint, held, held.bytes)
+                self.admission.push(held.endpoint, held, held.bytes, now)
             };
             if let Err(held) = queued {
                 self.reports.push_back((held, SimOutcome::Released));
@@ -262,6 +262,7 @@ impl Server {
         &mut self,
         claim: &SimClaim,
         claimed: Option<(Vec<Held>, HashMap<EndpointId, usize>)>,
+        now: Monotonic,
     ) {
         if let Some((leased, too_large)) = &claimed {
             let mut counts: HashMap<EndpointId, usize> = HashMap::new();
@@ -273,7 +274,7 @@ impl Server {
         for granted in &claim.granted {
             self.admission.unreserve(granted.reserved());
         }
-        self.queue(claimed.map(|(leased, _)| leased).unwrap_or_default());
+        self.queue(claimed.map(|(leased, _)| leased).unwrap_or_default(), now);
     }
 
     /// Applies a change of an organisation's endpoints.
