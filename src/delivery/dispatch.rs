@@ -265,3 +265,6 @@ enum Followed {
     /// There is no such organisation.
     NoOrg,
 }
+
+#[cfg(test)]
+pub(super) mod tests;

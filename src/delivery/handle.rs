@@ -42,7 +42,11 @@ impl DeliveryHandle {
     /// Removes a delivery from memory that was cancelled. An attempt in flight completes.
     pub fn cancelled(&self, endpoint: EndpointId, delivery: DeliveryId) {
         // The store has taken its lease away: there is nothing to release.
-        self.dispatch.admission().remove(endpoint, |waiting| waiting.id == delivery);
+        let removed = self.dispatch.admission().remove(endpoint, |waiting| waiting.id == delivery);
+        if !removed.is_empty() {
+            // Its place and its bytes are free for others.
+            self.dispatch.wake();
+        }
     }
 
     /// Attempts a due delivery now, although the breaker of its endpoint may be open: somebody asked for it.

@@ -55,6 +55,8 @@ use endpoint_state::EndpointState;
 
 pub(super) use claims::{Granted, Target};
 pub(super) use places::Reserved;
+#[cfg(test)]
+pub(super) use tests::endpoint;
 
 /// One slot in this many is kept from slow endpoints.
 const RESERVE_SHARE: usize = 8;

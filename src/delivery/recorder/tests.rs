@@ -3,29 +3,15 @@
 use tempfile::TempDir;
 
 use super::*;
-use crate::delivery::admission::AdmissionLimits;
-use crate::delivery::dispatch::DispatchOptions;
-use crate::delivery::endpoint_cache::EndpointCache;
+use crate::delivery::dispatch::tests::{LIMITS, dispatch};
 use crate::delivery::health::DeliveryHealth;
-use crate::delivery::metrics::DeliveryMetrics;
-use crate::domain::{InstanceId, Timestamp};
-use crate::runtime::Wake;
-use crate::telemetry::Registry;
+use crate::domain::Timestamp;
 
 /// A recorder over a store that can be reached and has no tables: it takes nothing.
 async fn recorder(directory: &TempDir) -> (Recorder, mpsc::Sender<OutcomeReport>) {
     let store = Store::without_tables(directory.path()).await;
     let clock = Clock::system();
-    let (released_in, released) = mpsc::unbounded_channel();
-    let limits = AdmissionLimits { slots: 1, places: 1, bytes: 1, concurrency: 1 };
-    let (instance, lease) = (InstanceId::new(1), Duration::from_mins(5));
-    let metrics = DeliveryMetrics::register(&Registry::new()).unwrap();
-    let dispatch = Dispatch::new(
-        DispatchOptions { limits, instance, lease, released: released_in },
-        EndpointCache::new(store.clone(), metrics),
-        clock.clone(),
-        Wake::new(),
-    );
+    let (dispatch, released) = dispatch(&store, LIMITS);
     let (reports_in, reports) = mpsc::channel(1);
     let health = DeliveryHealth::new(&clock);
     let (progress, recording) = (health.progress, health.recording);
