@@ -110,12 +110,6 @@ impl Claimer {
         let orgs = due.iter().map(|(org, ..)| *org);
         let orgs = orgs.chain(known.iter().map(|endpoint| endpoint.org_id));
         let read = self.dispatch.cache().readable(orgs).await?;
-        // Without their organisations, which cannot be read, they would be asked for again at once.
-        let now = self.dispatch.monotonic();
-        for endpoint in known.iter().filter(|endpoint| !read.by_org.contains_key(&endpoint.org_id))
-        {
-            self.dispatch.admission().claim_failed(endpoint.id, now);
-        }
         let scanned: HashSet<EndpointId> = due.iter().map(|(_, endpoint, _)| *endpoint).collect();
         let mut targets: Vec<Target> = due
             .iter()
@@ -125,7 +119,13 @@ impl Claimer {
         targets.sort_by_key(|target| target.ordered);
         for endpoint in known.iter().filter(|endpoint| !scanned.contains(&endpoint.id)) {
             let ordered = endpoint.policy.ordered;
-            targets.extend(target(&read, endpoint.org_id, endpoint.id, ordered, false));
+            let found = target(&read, endpoint.org_id, endpoint.id, ordered, false);
+            if found.is_none() {
+                // It cannot be read, or was disabled and admission is not told yet: it would be asked for again at once.
+                let now = self.dispatch.monotonic();
+                self.dispatch.admission().claim_failed(endpoint.id, now);
+            }
+            targets.extend(found);
         }
         Ok(Targets { targets, database: read.database, has_more })
     }
@@ -380,3 +380,6 @@ fn with_endpoint(claimed: ClaimedDelivery, endpoint: &Arc<Endpoint>) -> LeasedDe
     let ClaimedDelivery { id, event, endpoint_id: _, attempts, ordered, lease } = claimed;
     LeasedDelivery { id, event, endpoint: Arc::clone(endpoint), attempts, ordered, lease }
 }
+
+#[cfg(test)]
+mod tests;
