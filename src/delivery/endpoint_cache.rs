@@ -25,8 +25,11 @@ const BYTES_MAX: u64 = 64 * 1024 * 1024;
 /// Bytes of an endpoint, or of an organisation without any, beside its texts.
 const BYTES_EACH: usize = 1_024;
 
-/// How long endpoints are cached of which one cannot be read: it may be mended without a new version.
+/// How long endpoints are cached of which one cannot be read, and those of an organisation are not read again that cannot be
+/// read at all: they may be mended without a new version.
 const UNREADABLE_FOR: Duration = Duration::from_secs(1);
+/// Organisations that are known not to be readable at most.
+const UNREADABLE_MAX: u64 = 16_384;
 
 /// Organisations whose endpoints cannot be read.
 static UNREADABLE_ORGS: OrgLines = OrgLines::new();
@@ -73,6 +76,8 @@ pub(super) struct EndpointCache {
     store: Store,
     metrics: Arc<DeliveryMetrics>,
     by_org: moka::sync::Cache<OrgId, Arc<OrgEndpoints>>,
+    /// Organisations whose endpoints could not be read although those of others could: reading all together would fail.
+    unreadable: moka::sync::Cache<OrgId, ()>,
     /// Held for reading while something is cached, so that nothing of an earlier database comes behind the change.
     database: Arc<RwLock<DatabaseEpoch>>,
 }
@@ -85,7 +90,11 @@ impl EndpointCache {
             .weigher(|_, endpoints: &Arc<OrgEndpoints>| weigh(endpoints))
             .expire_after(UnreadableAgain)
             .build();
-        Self { store, metrics, by_org, database: Arc::default() }
+        let unreadable = moka::sync::Cache::builder()
+            .max_capacity(UNREADABLE_MAX)
+            .time_to_live(UNREADABLE_FOR)
+            .build();
+        Self { store, metrics, by_org, unreadable, database: Arc::default() }
     }
 
     /// The database that is read now. Whoever reads from it asks before that.
@@ -117,7 +126,8 @@ impl EndpointCache {
     }
 
     /// [`Self::of`] without the organisations whose endpoints the store cannot read although it can be reached, as where a
-    /// page is damaged. Where reading them together fails, those that are not cached are read one by one.
+    /// page is damaged. Where reading them together fails, those that are not cached are read one by one, and the ones at
+    /// fault are left out for [`UNREADABLE_FOR`].
     ///
     /// # Errors
     /// When the store cannot be reached, or the endpoints of none of several can be read.
@@ -125,20 +135,23 @@ impl EndpointCache {
         &self,
         orgs: impl IntoIterator<Item = OrgId>,
     ) -> Result<KnownEndpoints> {
-        let orgs: BTreeSet<OrgId> = orgs.into_iter().collect();
+        let mut orgs: BTreeSet<OrgId> = orgs.into_iter().collect();
+        let is_one = orgs.len() == 1;
+        orgs.retain(|org| self.has(*org) || !self.unreadable.contains_key(org));
         let database = self.database();
         let known = |by_org| KnownEndpoints { by_org, database };
         let failure = match self.of(orgs.iter().copied(), database).await {
             Err(error) if !error.is_connection() => error,
             result => return result.map(known),
         };
-        let (mut found, is_one) = (HashMap::with_capacity(orgs.len()), orgs.len() == 1);
+        let (mut found, mut unreadable) = (HashMap::with_capacity(orgs.len()), Vec::new());
         for org in orgs {
             match self.of([org], database).await {
                 Ok(of_org) => found.extend(of_org),
                 Err(error) if error.is_connection() => return Err(error),
                 Err(error) => {
                     self.note_unreadable();
+                    unreadable.push(org);
                     if let Some(unlogged) = UNREADABLE_ORGS.due(org) {
                         tracing::error!(%org, %error, unlogged,
                             "cannot read the endpoints of an organisation; its deliveries wait");
@@ -146,7 +159,11 @@ impl EndpointCache {
                 }
             }
         }
-        if found.is_empty() && !is_one { Err(failure) } else { Ok(known(found)) }
+        if found.is_empty() && !is_one {
+            return Err(failure);
+        }
+        unreadable.into_iter().for_each(|org| self.unreadable.insert(org, ()));
+        Ok(known(found))
     }
 
     /// The endpoints of an organisation as the store has them now; `None` when there is no such organisation.
@@ -230,6 +247,7 @@ impl EndpointCache {
     /// Drops the endpoints of an organisation: they have changed.
     pub(super) fn invalidate(&self, org: OrgId) {
         self.by_org.invalidate(&org);
+        self.unreadable.invalidate(&org);
     }
 
     /// Drops the endpoints of all organisations: the database is another one.
@@ -237,6 +255,7 @@ impl EndpointCache {
         let mut current = self.database.write().unwrap_or_else(PoisonError::into_inner);
         current.0 += 1;
         self.by_org.invalidate_all();
+        self.unreadable.invalidate_all();
     }
 
     /// How many deliveries events of these types and accounts make; `None` when the organisation's endpoints are not cached,
