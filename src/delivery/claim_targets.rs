@@ -9,8 +9,8 @@ use super::endpoint_cache::{DatabaseEpoch, KnownEndpoints};
 
 /// The endpoints to claim for.
 #[derive(Debug)]
-pub(super) struct Targets {
-    pub(super) targets: Vec<Target>,
+pub(super) struct ClaimTargets {
+    pub(super) endpoints: Vec<Target>,
     /// What they were read from.
     pub(super) database: DatabaseEpoch,
     /// Whether the scan found more than it could return.

@@ -12,7 +12,7 @@ use crate::store::{ClaimedDeliveries, ClaimedDelivery, LeaseGrant, Result, Store
 use crate::telemetry::OrgLines;
 
 use super::admission::{Granted, Reserved, Target};
-use super::claim_targets::{Targets, target};
+use super::claim_targets::{ClaimTargets, target};
 use super::dispatch::Dispatch;
 use super::due_scanner::DueScanner;
 use super::endpoint_cache::DatabaseEpoch;
@@ -78,14 +78,14 @@ impl Claimer {
             self.dispatch.wake_scan();
         }
         let has_more_manual = self.claim_manual().await?;
-        let Targets { targets, database, has_more } = self.targets(work).await?;
+        let ClaimTargets { endpoints, database, has_more } = self.targets(work).await?;
         let now = self.dispatch.monotonic();
         let most = self.store.system().deliveries_at_once();
         // A scan follows the change of a database.
         let granted = self
             .dispatch
             .admission_of(database)
-            .map_or_else(Vec::new, |mut admission| admission.grant(&targets, most, now));
+            .map_or_else(Vec::new, |mut admission| admission.grant(&endpoints, most, now));
         if !granted.is_empty() {
             self.lease(granted).await?;
         }
@@ -93,7 +93,7 @@ impl Claimer {
     }
 
     /// The endpoints to claim for.
-    async fn targets(&mut self, work: ClaimWork) -> Result<Targets> {
+    async fn targets(&mut self, work: ClaimWork) -> Result<ClaimTargets> {
         let mut due: Vec<(OrgId, EndpointId, bool)> = Vec::new();
         let mut has_more = false;
         if work.scan {
@@ -127,7 +127,7 @@ impl Claimer {
             }
             targets.extend(found);
         }
-        Ok(Targets { targets, database: read.database, has_more })
+        Ok(ClaimTargets { endpoints: targets, database: read.database, has_more })
     }
 
     /// Leases what is granted. A claim that the store does not take although it can be reached, as where it cannot read

@@ -162,7 +162,9 @@ impl EndpointCache {
         if found.is_empty() && !is_one {
             return Err(failure);
         }
-        unreadable.into_iter().for_each(|org| self.unreadable.insert(org, ()));
+        for org in unreadable {
+            self.unreadable.insert(org, ());
+        }
         Ok(known(found))
     }
 

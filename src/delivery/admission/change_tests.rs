@@ -159,7 +159,7 @@ fn what_was_reserved_when_an_endpoint_is_paused_does_not_wait_for_the_end_of_the
     assert!(admission.times_left(paused.id) > 0, "they are claimed again");
     let ticket = start_all(&mut admission, NOW)[0];
     admission.finish(ticket, DOWN, false, NOW);
-    let almost = NOW.plus(Duration::from_hours(24) - QUEUE_TIME);
+    let almost = NOW.plus(Duration::from_hours(24)).minus(QUEUE_TIME);
     let queued = [1, 2].map(|number| admission.push(paused.id, number, 1, almost));
     assert_eq!(queued, [Ok(()), Err(2)], "one is kept for the probe");
 }
