@@ -81,9 +81,7 @@ impl Round<'_> {
             tx.rollback().await?;
             return Ok(false);
         }
-        if let Tx::Postgres(session) = &mut tx {
-            drop_day(session, table, day).await?;
-        }
+        drop_day(tx.postgres()?, table, day).await?;
         tx.commit().await?;
         Ok(true)
     }
