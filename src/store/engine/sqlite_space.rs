@@ -73,7 +73,7 @@ impl SqliteEngine {
         self.give_back_all_but(|_| FREE_PAGES_KEPT).await
     }
 
-    /// The same, but for so many pages of a file that has as many.
+    /// Gives back all free pages but those that `kept` allows a file of so many pages.
     async fn give_back_all_but(&self, kept: impl Fn(i64) -> i64) -> Result<()> {
         let mut free_before = i64::MAX;
         loop {
@@ -188,14 +188,20 @@ mod tests {
         assert_eq!(engine.wal_pages_max.load(Ordering::Relaxed), WAL_PAGES_MAX);
     }
 
-    #[tokio::test]
-    async fn space_of_deleted_rows_goes_back_to_the_file_system() {
-        let directory = tempfile::tempdir().unwrap();
-        let engine = open(directory.path());
+    /// A database with a table of many pages.
+    async fn filled(directory: &Path) -> SqliteEngine {
+        let engine = open(directory);
         write(&engine, "CREATE TABLE t (b)").await;
         for _ in 0..10 {
             write(&engine, ROWS).await;
         }
+        engine
+    }
+
+    #[tokio::test]
+    async fn space_of_deleted_rows_goes_back_to_the_file_system() {
+        let directory = tempfile::tempdir().unwrap();
+        let engine = filled(directory.path()).await;
         let free = async || engine.pragma("PRAGMA freelist_count").await.unwrap();
         write(&engine, "DELETE FROM t WHERE rowid > 1000").await;
         assert!(free().await > FREE_PAGES_KEPT);
@@ -210,11 +216,7 @@ mod tests {
     #[tokio::test]
     async fn file_keeps_a_part_of_what_is_left_of_it() {
         let directory = tempfile::tempdir().unwrap();
-        let engine = open(directory.path());
-        write(&engine, "CREATE TABLE t (b)").await;
-        for _ in 0..10 {
-            write(&engine, ROWS).await;
-        }
+        let engine = filled(directory.path()).await;
         write(&engine, "DELETE FROM t WHERE rowid > 500").await;
         engine.give_back_all_but(|pages| pages / FREE_PART_KEPT).await.unwrap();
         let free = engine.pragma("PRAGMA freelist_count").await.unwrap();
