@@ -5,11 +5,11 @@
 //! (`endpoint_watch`) and changes through this server replace what is outdated, endpoint by endpoint: an
 //! organisation may have thousands.
 //!
-//! After a failover the database may lack what was read from the one before, and count its changes again. So what was read
-//! says [which one](DatabaseEpoch) it is from, and of an earlier one nothing is cached any more.
+//! After a failover the database may lack what was read from the one before, and count its changes again. So whoever reads
+//! endpoints names the [database](DatabaseEpoch) that they are from, and the cache takes none from an earlier one.
 
 use std::collections::{BTreeSet, HashMap};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 use std::time::{Duration, Instant};
 
 use moka::ops::compute::Op;
@@ -25,8 +25,8 @@ const BYTES_MAX: u64 = 64 * 1024 * 1024;
 /// Bytes of an endpoint, or of an organisation without any, beside its texts.
 const BYTES_EACH: usize = 1_024;
 
-/// How long endpoints are cached of which one cannot be read, and those of an organisation are not read again that cannot be
-/// read at all: they may be mended without a new version.
+/// How long an organisation's endpoints stay cached when one of them cannot be read, and are not read again when none can:
+/// they may be mended without a new version.
 const UNREADABLE_FOR: Duration = Duration::from_secs(1);
 /// Organisations that are known not to be readable at most.
 const UNREADABLE_MAX: u64 = 16_384;
@@ -99,7 +99,12 @@ impl EndpointCache {
 
     /// The database that is read now. Whoever reads from it asks before that.
     pub(super) fn database(&self) -> DatabaseEpoch {
-        *self.database.read().unwrap_or_else(PoisonError::into_inner)
+        *self.held_database()
+    }
+
+    /// The same, held until something of it is cached.
+    fn held_database(&self) -> RwLockReadGuard<'_, DatabaseEpoch> {
+        self.database.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The endpoints of some organisations, in any order and named any number of times, read from the store where
@@ -187,7 +192,7 @@ impl EndpointCache {
         database: DatabaseEpoch,
     ) -> Arc<OrgEndpoints> {
         self.metrics.hookgate_endpoints_unreadable_total.inc_by(read.unreadable.len() as u64);
-        let current = self.database.read().unwrap_or_else(PoisonError::into_inner);
+        let current = self.held_database();
         if *current != database {
             return read;
         }
@@ -232,7 +237,7 @@ impl EndpointCache {
     /// Applies changes to what is cached, unless that is newer. `false` when that cannot be: nothing is cached, or
     /// what is cached is older than the first of them, or of another database.
     fn apply(&self, org: OrgId, changes: &EndpointsSince, database: DatabaseEpoch) -> bool {
-        let current = self.database.read().unwrap_or_else(PoisonError::into_inner);
+        let current = self.held_database();
         if *current != database {
             return false;
         }
