@@ -65,7 +65,7 @@ async fn cancelled_delivery_frees_its_place_for_others_at_once() {
     assert_eq!(ready.poll(&mut Context::from_waker(Waker::noop())), Poll::Ready(()));
 }
 
-/// After a failover a reading may still be under way that began before it.
+/// A read that began before a failover may end after it.
 #[tokio::test]
 async fn what_was_read_from_an_earlier_database_is_neither_cached_nor_made_known() {
     let directory = tempfile::tempdir().unwrap();

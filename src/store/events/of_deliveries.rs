@@ -22,7 +22,7 @@ pub(in crate::store) struct EventsOfDeliveries {
 pub(in crate::store) enum EventOfDelivery<'a> {
     /// It is there.
     Kept(&'a Arc<Event>),
-    /// The event, or its payload, is not kept any more: the delivery has nothing to give.
+    /// The event or its payload is no longer kept: there is nothing to deliver.
     Gone,
     /// It may be there and cannot be read: the delivery waits.
     Unreadable,

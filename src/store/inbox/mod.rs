@@ -69,7 +69,7 @@ pub struct ReceivedEvents {
     pub events: Vec<ReceivedEvent>,
     /// The outcomes of deliveries that were received too often, to be recorded.
     pub exhausted: Vec<Outcome>,
-    /// How many deliveries were given up, because their event, or its payload, is not kept any more.
+    /// Deliveries that became dead letters, because their event or its payload is no longer kept.
     pub expired: usize,
 }
 

@@ -18,8 +18,8 @@
 //! PostgreSQL one instance at a time does a step.
 //!
 //! # Failure
-//! A round that fails is repeated from its start; what is deleted is deleted, and told. Nothing is remembered between
-//! rounds but how far payloads are removed. What fails for one organisation although the database can be reached is told,
+//! A round that fails is repeated from its start. Its report names what it deleted before. Between rounds only the progress
+//! of removing payloads is remembered. What fails for one organisation although the database can be reached is told,
 //! and keeps nothing else from being deleted; the next round tries it again.
 //!
 //! # Changes meanwhile

@@ -70,7 +70,7 @@ async fn organisation_whose_rows_cannot_be_deleted_keeps_no_other_ones_from_it(s
     assert!(rows(subject, "audit_log").await > 0);
     let failed = subject.store.system().enforce_retention(&config, day(20)).await.unwrap_err();
     assert!(failed.to_string().contains("no") && !failed.is_cut_short());
-    // It tells what it has deleted all the same.
+    // The failure names what was deleted before it.
     assert!(failed.report.rows > 0);
     assert_eq!(listed(subject, first).await, [day(0)]);
     assert_eq!(listed(subject, second).await, []);

@@ -21,7 +21,7 @@ impl Drop for RemovedLater {
     }
 }
 
-/// Removes databases one by one, whoever is still connected.
+/// Removes databases one by one. Open connections are ended.
 fn remove(ended: &Receiver<String>) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     for url in ended {
