@@ -22,6 +22,12 @@ use crate::store::metrics::DbOperation;
 /// Finds an operator's key, also one that has expired.
 const OPERATOR_KEY: &str = "SELECT 1 FROM api_keys WHERE org_id IS NULL LIMIT 1";
 
+/// Ended keys of an organisation that are kept at most, whatever `KEY_RETENTION` says: all are looked through when its
+/// keys are counted, and named when it changes.
+const ENDED_KEYS_MAX: u64 = 1_000;
+/// Of those beyond, so many are deleted with each key that is added.
+const ENDED_KEYS_PER_STEP: u64 = 100;
+
 /// A change of a key or of its organisation.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct KeyChange {
@@ -142,6 +148,7 @@ impl System<'_> {
             }
         }
         insert(&mut tx, key).await?;
+        delete_surplus(&mut tx, key, key.created_at).await?;
         audit::commit(tx, &AuditRecord::key_created(key), by, key.created_at).await?;
         Ok(Ok(()))
     }
@@ -274,6 +281,7 @@ impl System<'_> {
         key.replaced_by = Some(replacement.id);
         write(&mut tx, &key, now).await?;
         insert(&mut tx, replacement).await?;
+        delete_surplus(&mut tx, replacement, now).await?;
         audit::commit(tx, &AuditRecord::key_rotated(replacement, &key, grace), by, now).await?;
         Ok(Ok(()))
     }
@@ -328,6 +336,19 @@ fn read_changes(rows: &[Row]) -> Result<KeyChanges> {
 
 async fn insert(tx: &mut Tx<'_>, key: &ApiKey) -> Result<()> {
     tx.execute(COLUMNS.insert_into("api_keys"), values(key, key.created_at).into()).await?;
+    Ok(())
+}
+
+/// Deletes the first of the ended keys that the organisation of a new one has too many of.
+async fn delete_surplus(tx: &mut Tx<'_>, added: &ApiKey, now: Timestamp) -> Result<()> {
+    let Some(org) = added.role.org_id() else { return Ok(()) };
+    let lock = tx.dialect().lock(" FOR UPDATE SKIP LOCKED");
+    let sql = format!(
+        "DELETE FROM api_keys WHERE id IN (
+             SELECT id FROM api_keys WHERE org_id = $1 AND expires_at <= $2
+             ORDER BY expires_at DESC LIMIT $3 OFFSET $4{lock})"
+    );
+    tx.execute(sql, args![org, now, ENDED_KEYS_PER_STEP, ENDED_KEYS_MAX]).await?;
     Ok(())
 }
 

@@ -29,6 +29,7 @@ on_both!(
     change_that_commits_after_younger_ones_is_found,
     numbers_of_another_database_name_no_keys_again_and_again,
     first_keys_that_cannot_be_shown_are_not_kept,
+    organisation_keeps_its_last_thousand_ended_keys,
 );
 
 async fn add_key(subject: &Subject, role: Role, created_at: Timestamp) -> ApiKey {
@@ -72,6 +73,29 @@ async fn first_keys_that_cannot_be_shown_are_not_kept(subject: &Subject) {
     assert!(insert(Ok(())).await.unwrap());
     assert!(!insert(Ok(())).await.unwrap(), "another server was faster");
     assert_eq!(system.keys(FIRST_PAGE).await.unwrap().data.len(), 2);
+}
+
+async fn organisation_keeps_its_last_thousand_ended_keys(subject: &Subject) {
+    let (ours, theirs) = (add_org(subject).await, add_org(subject).await);
+    let add_ended = async |role, ended| {
+        let mut key = some_key(role, at(5_000));
+        key.expires_at = Some(at(ended));
+        subject.store.system().insert_key(&key, &Actor::CLI).await.unwrap().unwrap();
+        key.id
+    };
+    let other = add_ended(Role::Tenant(theirs), 1).await;
+    let operator = add_ended(Role::Operator, 1).await;
+    let valid = add_key(subject, Role::Tenant(ours), at(1)).await.id;
+    let mut ended = Vec::new();
+    for second in 1..=1_002 {
+        ended.push(add_ended(Role::Tenant(ours), second).await);
+    }
+    for gone in &ended[..2] {
+        assert!(stored(subject, *gone).await.is_none());
+    }
+    for kept in [other, operator, valid, ended[2], ended[1_001]] {
+        assert!(stored(subject, kept).await.is_some());
+    }
 }
 
 async fn key_comes_back_as_it_was_added(subject: &Subject) {
