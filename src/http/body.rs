@@ -23,6 +23,10 @@ use super::metrics::RejectedRequest;
 use super::state::AppState;
 use crate::domain::MediaType;
 
+/// By how many bytes a compressed body may be longer than the bound of what it decodes to: what does not compress, and
+/// is flushed often, becomes a little longer.
+const COMPRESSED_MORE_MAX: usize = 64 * 1024;
+
 /// A body, and what it takes from the budget.
 #[derive(Debug)]
 pub(super) struct ReceivedBody {
@@ -124,7 +128,7 @@ async fn receive(
         None => plain(buffer, first, chunks).await?,
         Some(coding) => {
             // Boxed, so that the future of a plain body does not grow to the size of a decoder.
-            Box::pin(decompressed(coding, buffer, first, chunks)).await?
+            Box::pin(decompressed(coding, buffer, bounds.bytes_max, first, chunks)).await?
         }
     };
     let (bytes, permit) = buffer.finish();
@@ -147,12 +151,18 @@ async fn plain(
 async fn decompressed(
     coding: Coding,
     buffer: BodyBuffer,
+    bytes_max: usize,
     first: Bytes,
     mut chunks: BodyDataStream,
 ) -> Result<BodyBuffer, ApiError> {
     let mut decoder = BodyDecoder::new(coding, buffer)?;
-    let mut chunk = Some(first);
+    let (mut chunk, mut received) = (Some(first), 0);
     while let Some(bytes) = chunk {
+        // Or what decodes to nothing would have no end.
+        received += bytes.len();
+        if received > bytes_max + COMPRESSED_MORE_MAX {
+            return Err(ApiError::TooLarge { what: "the body", bytes_max });
+        }
         decoder.push(&bytes).await?;
         chunk = next(&mut chunks).await?;
     }
@@ -300,6 +310,22 @@ mod tests {
             let refused = received(&budget, &headers, pieces(&[&whole]), 1000).await;
             assert!(matches!(refused, Err(ApiError::UnsupportedEncoding)), "{refused:?}");
         }
+    }
+
+    #[tokio::test]
+    async fn what_decodes_to_nothing_has_an_end() {
+        let budget = budget(8 * 1024 * 1024);
+        let members = gzip(b"").repeat(1_024);
+        let body = received(&budget, GZIP, pieces(&[&members]), 4).await.unwrap();
+        assert_eq!(&*body, b"");
+        let more = gzip(b"").repeat(1_025);
+        let refused = received(&budget, GZIP, pieces(&[&more]), 1_000_000).await;
+        assert!(matches!(refused, Err(ApiError::MalformedEncoding)), "{refused:?}");
+        let frames = zstd(b"").repeat(8_000);
+        assert!(frames.len() > 4 + COMPRESSED_MORE_MAX);
+        let headers = [("content-encoding", "zstd")];
+        let refused = received(&budget, &headers, pieces(&[&frames]), 4).await;
+        assert!(matches!(refused, Err(ApiError::TooLarge { bytes_max: 4, .. })), "{refused:?}");
     }
 
     fn deflate(plain: &[u8]) -> Vec<u8> {

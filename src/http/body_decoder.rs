@@ -6,7 +6,7 @@
 use std::fmt;
 use std::io::{self, Write};
 
-use flate2::write::{MultiGzDecoder, ZlibDecoder};
+use flate2::write::{GzDecoder, ZlibDecoder};
 use zstd::stream::raw::{DParameter, Decoder as ZstdStream, InBuffer, Operation, OutBuffer};
 
 use super::body_buffer::{BodyBuffer, Overhead};
@@ -24,6 +24,10 @@ const PIECE_BYTES: usize = 64 * 1024;
 /// are written in a few milliseconds. Zstd makes more of one, and yields after each piece.
 const STEP_BYTES: usize = 4 * 1024;
 
+/// Members of a gzip body at most: one for each event of a batch, and some. Each costs a new inflater, whatever it
+/// decodes to, and an empty one is 20 bytes.
+const GZIP_MEMBERS_MAX: u32 = 1_024;
+
 /// How a body is compressed, RFC 9110, section 8.4.1.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Coding {
@@ -37,7 +41,7 @@ pub(super) enum Coding {
 
 /// Decompresses into a buffer.
 pub(super) enum BodyDecoder {
-    Gzip(MultiGzDecoder<Sink>),
+    Gzip(GzipDecoder),
     Deflate(ZlibDecoder<Sink>),
     Zstd(Box<ZstdDecoder>),
 }
@@ -47,6 +51,13 @@ pub(super) enum BodyDecoder {
 pub(super) struct Sink {
     buffer: BodyBuffer,
     refusal: Option<ApiError>,
+}
+
+/// Members of gzip, one after the other.
+pub(super) struct GzipDecoder {
+    /// Of the member that is read; `None` after an error.
+    member: Option<GzDecoder<Sink>>,
+    members: u32,
 }
 
 /// Frames of zstd, one after the other.
@@ -91,7 +102,7 @@ impl BodyDecoder {
     pub(super) fn new(coding: Coding, mut buffer: BodyBuffer) -> Result<Self, ApiError> {
         buffer.add_overhead(coding.overhead())?;
         Ok(match coding {
-            Coding::Gzip => Self::Gzip(MultiGzDecoder::new(Sink { buffer, refusal: None })),
+            Coding::Gzip => Self::Gzip(GzipDecoder::new(Sink { buffer, refusal: None })),
             Coding::Deflate => Self::Deflate(ZlibDecoder::new(Sink { buffer, refusal: None })),
             Coding::Zstd => Self::Zstd(Box::new(ZstdDecoder::new(buffer)?)),
         })
@@ -104,10 +115,7 @@ impl BodyDecoder {
     pub(super) async fn push(&mut self, compressed: &[u8]) -> Result<(), ApiError> {
         for part in compressed.chunks(STEP_BYTES) {
             match self {
-                Self::Gzip(decoder) => {
-                    let written = decoder.write_all(part);
-                    decoder.get_mut().checked(written)?;
-                }
+                Self::Gzip(decoder) => decoder.push(part)?,
                 Self::Deflate(decoder) => {
                     let written = decoder.write_all(part);
                     decoder.get_mut().checked(written)?;
@@ -126,11 +134,7 @@ impl BodyDecoder {
     pub(super) fn finish(self) -> Result<BodyBuffer, ApiError> {
         let malformed = |_| ApiError::MalformedEncoding;
         match self {
-            Self::Gzip(mut decoder) => {
-                let finished = decoder.try_finish();
-                decoder.get_mut().checked(finished)?;
-                decoder.finish().map(|sink| sink.buffer).map_err(malformed)
-            }
+            Self::Gzip(mut decoder) => decoder.end_member().map(|sink| sink.buffer),
             Self::Deflate(mut decoder) => {
                 let finished = decoder.try_finish();
                 decoder.get_mut().checked(finished)?;
@@ -139,6 +143,39 @@ impl BodyDecoder {
             Self::Zstd(decoder) if decoder.is_complete => Ok(decoder.buffer),
             Self::Zstd(_) => Err(ApiError::MalformedEncoding),
         }
+    }
+}
+
+impl GzipDecoder {
+    fn new(sink: Sink) -> Self {
+        Self { member: Some(GzDecoder::new(sink)), members: 1 }
+    }
+
+    fn push(&mut self, mut compressed: &[u8]) -> Result<(), ApiError> {
+        while !compressed.is_empty() {
+            let member = self.member.as_mut().ok_or(ApiError::MalformedEncoding)?;
+            let taken = member.write(compressed);
+            let taken = member.get_mut().checked(taken)?;
+            compressed = &compressed[taken..];
+            // Of what follows a whole member it takes nothing.
+            if taken == 0 {
+                if self.members == GZIP_MEMBERS_MAX {
+                    return Err(ApiError::MalformedEncoding);
+                }
+                self.members += 1;
+                let sink = self.end_member()?;
+                self.member = Some(GzDecoder::new(sink));
+            }
+        }
+        Ok(())
+    }
+
+    /// What the members until here were decoded into.
+    fn end_member(&mut self) -> Result<Sink, ApiError> {
+        let mut member = self.member.take().ok_or(ApiError::MalformedEncoding)?;
+        let finished = member.try_finish();
+        member.get_mut().checked(finished)?;
+        member.finish().map_err(|_| ApiError::MalformedEncoding)
     }
 }
 
@@ -171,7 +208,7 @@ impl ZstdDecoder {
 }
 
 impl Sink {
-    fn checked(&mut self, written: io::Result<()>) -> Result<(), ApiError> {
+    fn checked<T>(&mut self, written: io::Result<T>) -> Result<T, ApiError> {
         written.map_err(|_| self.refusal.take().unwrap_or(ApiError::MalformedEncoding))
     }
 }

@@ -89,7 +89,7 @@ fn fixed(error: &ApiError) -> &'static str {
             "send the body uncompressed or with Content-Encoding: gzip, deflate or zstd"
         }
         ApiError::MalformedEncoding => {
-            "the body is not what Content-Encoding says, or its zstd window exceeds 8 MiB"
+            "the body is not what Content-Encoding says, its zstd window exceeds 8 MiB, or it has more than 1,024 gzip members"
         }
         ApiError::IdempotencyInProgress => {
             "a request with this Idempotency-Key is running; wait for its answer"
