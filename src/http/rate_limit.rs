@@ -29,16 +29,14 @@ pub(super) fn take_unparsed(
     app: &AppState,
     tenant: &Tenant,
 ) -> Result<Option<RateLimitState>, ApiError> {
-    let principal = &tenant.principal;
-    let by_type = !principal.event_type_rates.is_empty();
-    if by_type && left_now(app, tenant) > 0 {
-        return Ok(None);
+    if tenant.principal.event_type_rates.is_empty() {
+        return take(app, tenant, NonZeroU32::MIN).map(Some);
     }
-    take(app, tenant, NonZeroU32::MIN).map(Some)
+    require_some_left(app, tenant).map(|()| None)
 }
 
-/// Refuses a batch before its body is read when not even one event is left of a limit. Takes nothing: how many
-/// events there are is not known yet.
+/// Refuses a body before it is read when not even one event is left of a limit. Takes nothing: how many events there
+/// are, and of which types, is not known yet.
 pub(super) fn require_some_left(app: &AppState, tenant: &Tenant) -> Result<(), ApiError> {
     let principal = &tenant.principal;
     if let Some(events_per_month) = principal.limits.get(OrgLimit::EventsPerMonth)
@@ -108,13 +106,6 @@ fn take_with(
     let taken = app.limiter.check_all(&own, &narrower);
     app.metrics.http.rate_limit_check_latency_seconds.observe(watch.seconds());
     taken.map_err(|refused| charges::refusal(app, &refused))
-}
-
-/// The least that is left of the limits of any event of a tenant.
-fn left_now(app: &AppState, tenant: &Tenant) -> u32 {
-    let limit = app.limiter.events(tenant.org_id, &tenant.principal.limits);
-    let left = |limit: Limit| app.limiter.state(&limit).remaining;
-    left(limit).min(of_key(&tenant.principal).map_or(u32::MAX, left))
 }
 
 /// The limit of the caller's key, if it has one.

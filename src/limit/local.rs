@@ -37,6 +37,8 @@ pub(super) struct LocalLimits<K, C: Clock = DefaultClock> {
 struct GcraState<C: Clock> {
     rate: Rate,
     gcra: Gcra<C>,
+    /// In whole nanoseconds, as in `gcra`.
+    time_of_one: Duration,
     created: C::Instant,
     /// When all will be left again, in nanoseconds since `created`. `governor` tells what is left only in
     /// exchange for a cost.
@@ -65,9 +67,8 @@ where
         let state = self.entry(key, rate);
         match state.gcra.check_n(cost) {
             Ok(Ok(snapshot)) => {
-                let left = rate.state(snapshot.remaining_burst_capacity());
-                state.set_left(self.since(state.created), left);
-                RateDecision::Allowed(left)
+                state.note_taken(self.since(state.created), cost);
+                RateDecision::Allowed(rate.state(snapshot.remaining_burst_capacity()))
             }
             Ok(Err(not_until)) => {
                 let retry_after = not_until.wait_time_from(self.clock.now());
@@ -82,19 +83,28 @@ where
 
     /// How much of the limit of `key` is left. Takes nothing.
     pub(super) fn left(&self, key: &K, rate: Rate) -> RateLimitState {
-        let burst = rate.burst.get();
-        let Some(state) = self.states.get(key).filter(|state| state.rate == rate) else {
-            return rate.state(burst);
-        };
+        let until_full = self.current(key, rate).map_or(Duration::ZERO, |s| self.until_full(&s));
+        rate.state(rate.burst.get().saturating_sub(rate.refilled_in(until_full)))
+    }
+
+    /// The time until `cost` is left of the limit of `key`. Takes nothing.
+    pub(super) fn time_until(&self, key: &K, rate: Rate, cost: NonZeroU32) -> Duration {
+        let Some(state) = self.current(key, rate) else { return Duration::ZERO };
+        let spare = rate.burst.get().saturating_sub(cost.get());
+        self.until_full(&state).saturating_sub(state.time_of(spare))
+    }
+
+    fn until_full(&self, state: &GcraState<C>) -> Duration {
         let full_at = Duration::from_nanos(state.full_at.load(Ordering::Relaxed));
-        let missing = rate.refilled_in(full_at.saturating_sub(self.since(state.created)));
-        rate.state(burst.saturating_sub(missing))
+        full_at.saturating_sub(self.since(state.created))
+    }
+
+    fn current(&self, key: &K, rate: Rate) -> Option<Arc<GcraState<C>>> {
+        self.states.get(key).filter(|state| state.rate == rate)
     }
 
     fn entry(&self, key: &K, rate: Rate) -> Arc<GcraState<C>> {
-        if let Some(state) = self.states.get(key)
-            && state.rate == rate
-        {
+        if let Some(state) = self.current(key, rate) {
             return state;
         }
         let entry = self.states.entry_by_ref(key).and_upsert_with(|current| match current {
@@ -120,13 +130,21 @@ impl<C: Clock> GcraState<C> {
         let quota = governor::Quota::per_minute(rate.per_minute).allow_burst(rate.burst);
         let created = clock.now();
         let gcra = governor::RateLimiter::direct_with_clock(quota, clock).with_middleware();
-        Self { rate, gcra, created, full_at: AtomicU64::new(0) }
+        let time_of_one = quota.replenish_interval();
+        Self { rate, gcra, time_of_one, created, full_at: AtomicU64::new(0) }
     }
 
-    /// Notes what was left `now`. Of concurrent takes, the last one is full the latest.
-    fn set_left(&self, now: Duration, left: RateLimitState) {
-        let full_at = u64::try_from((now + left.reset).as_nanos()).unwrap_or(u64::MAX);
-        self.full_at.fetch_max(full_at, Ordering::Relaxed);
+    /// Notes that `cost` was taken `now`, as GCRA counts it: it refills behind all that was missing then.
+    fn note_taken(&self, now: Duration, cost: NonZeroU32) {
+        let nanos = |time: Duration| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+        let (now, time) = (nanos(now), nanos(self.time_of(cost.get())));
+        let later = |full_at: u64| Some(full_at.max(now).saturating_add(time));
+        let _ = self.full_at.fetch_update(Ordering::Relaxed, Ordering::Relaxed, later);
+    }
+
+    /// The time in which `cost` refills.
+    fn time_of(&self, cost: u32) -> Duration {
+        self.time_of_one.saturating_mul(cost)
     }
 }
 
@@ -229,6 +247,30 @@ mod tests {
         assert!(read(slowest, Duration::ZERO) >= slowest.refill());
         assert_eq!(read(Rate::per_minute(60_000), Duration::ZERO), Duration::from_mins(2));
         assert_eq!(read(Rate::with_burst(60_000, 1), Duration::ZERO), LIFE_MIN);
+    }
+
+    /// One refills in six seconds. Between whole ones, the look and the check must not differ.
+    #[test]
+    fn time_until_a_cost_passes_is_that_of_the_check_however_much_has_refilled() {
+        let (limits, clock) = limits();
+        let rate = Rate::per_minute(10);
+        let until = |n| limits.time_until(&1, rate, cost(n));
+        assert_eq!(until(10), Duration::ZERO);
+        assert_eq!(passing(&limits, rate), 10);
+        for millis in [7_000, 5_500, 300, 6_000, 5_999, 1, 30_500] {
+            clock.advance(Duration::from_millis(millis));
+            for n in [1, 2, 5] {
+                let waits = until(n);
+                match limits.check(&1, rate, cost(n)) {
+                    RateDecision::Allowed(state) => {
+                        assert_eq!(waits, Duration::ZERO, "{n} after {millis} ms");
+                        assert_eq!(limits.left(&1, rate).remaining, state.remaining);
+                    }
+                    RateDecision::Denied { retry_after, .. } => assert_eq!(waits, retry_after),
+                    RateDecision::ExceedsBurst(_) => unreachable!("five fit into ten"),
+                }
+            }
+        }
     }
 
     #[test]

@@ -163,9 +163,7 @@ impl RateLimiter {
             self.take(charge)?;
         }
         for charge in rest {
-            if self.state(&charge.limit).remaining < charge.cost.get() {
-                self.take(charge)?;
-            }
+            self.look(charge)?;
         }
         let state = self.take(first)?;
         for charge in rest {
@@ -177,6 +175,17 @@ impl RateLimiter {
     /// How much of a limit is left. Takes nothing.
     pub fn state(&self, limit: &Limit) -> RateLimitState {
         self.states.left(&limit.bucket, limit.rate)
+    }
+
+    /// Whether a charge would be taken now. Takes nothing.
+    fn look<'a>(&self, charge: &'a Charge) -> Result<(), Refused<'a>> {
+        let Charge { limit: Limit { bucket, rate }, cost } = charge;
+        let retry_after = self.states.time_until(bucket, *rate, *cost);
+        if retry_after.is_zero() {
+            return Ok(());
+        }
+        let state = self.state(&charge.limit);
+        Err(Refused { charge, decision: RateDecision::Denied { state, retry_after } })
     }
 
     fn take<'a>(&self, charge: &'a Charge) -> Result<RateLimitState, Refused<'a>> {
