@@ -125,6 +125,15 @@ impl BytePermit {
         Ok(())
     }
 
+    /// Gives back what is more than `bytes`.
+    pub(super) fn shrink_to(&mut self, bytes: usize) {
+        let less = self.bytes.saturating_sub(bytes);
+        if less > 0 {
+            give_back(&self.budget, self.owner, less);
+            self.bytes -= less;
+        }
+    }
+
     /// Takes as many bytes as are missing to `bytes`, although the budget may have less.
     pub(super) fn overdraw_to(&mut self, bytes: usize) {
         let more = bytes.saturating_sub(self.bytes);
@@ -146,20 +155,21 @@ fn show(budget: &ByteBudget, held: &BytesHeld) {
     budget.0.gauge.set(i64::try_from(held.total).unwrap_or(i64::MAX));
 }
 
+fn give_back(budget: &ByteBudget, owner: Owner, bytes: usize) {
+    let mut held = budget.lock();
+    held.total -= bytes;
+    if let Some(of_owner) = held.by_owner.get_mut(&owner) {
+        *of_owner -= bytes;
+        if *of_owner == 0 {
+            held.by_owner.remove(&owner);
+        }
+    }
+    show(budget, &held);
+}
+
 impl Drop for BytePermit {
     fn drop(&mut self) {
-        if self.bytes == 0 {
-            return;
-        }
-        let mut held = self.budget.lock();
-        held.total -= self.bytes;
-        if let Some(of_owner) = held.by_owner.get_mut(&self.owner) {
-            *of_owner -= self.bytes;
-            if *of_owner == 0 {
-                held.by_owner.remove(&self.owner);
-            }
-        }
-        show(&self.budget, &held);
+        self.shrink_to(0);
     }
 }
 
@@ -221,6 +231,19 @@ mod tests {
         assert_eq!(one.grow_to(90), Err(Exhausted::Share));
         drop(other);
         one.grow_to(90).unwrap();
+    }
+
+    #[test]
+    fn permit_gives_back_what_it_shrinks_by() {
+        let (budget, owner) = (budget(100), org(1));
+        let mut permit = take(&budget, owner, 80).unwrap();
+        permit.shrink_to(90);
+        assert_eq!(budget.check(org(2), 21), Err(Exhausted::Total));
+        permit.shrink_to(30);
+        assert_eq!((budget.lock().total, budget.0.gauge.get()), (30, 30));
+        permit.shrink_to(0);
+        assert!(budget.lock().by_owner.is_empty());
+        permit.grow_to(100).unwrap();
     }
 
     #[test]

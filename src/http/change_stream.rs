@@ -2,7 +2,9 @@
 //! (<https://html.spec.whatwg.org/multipage/server-sent-events.html>).
 //!
 //! A stream looks for changes once a second, in a read like any other: it is charged, waits for a connection, and its
-//! key is checked again. Between two looks it holds the text of one step and the permit of a stream, nothing else.
+//! key is checked again. Between two looks it holds the text of one step until that is written, and the permit of a
+//! stream, nothing else: what a look takes of the budget of answers is given back with it, or streams that wait would
+//! take all of it.
 //!
 //! The API writes changes as JSON, the console as rows of a page ([`FollowsChanges`]).
 //!
@@ -73,14 +75,15 @@ struct Stream<F> {
     more: bool,
     since: Stopwatch,
     said: Stopwatch,
-    _held: BytePermit,
+    /// What the last step's text takes of the budget of answers.
+    held: BytePermit,
     _permit: StreamPermit,
 }
 
 /// Answers with the changes of an organisation behind `after`, or from now on. What the stream takes is its owner's.
 ///
 /// # Errors
-/// When too many streams are open or answers in flight, or the store fails.
+/// When too many streams are open, or the store fails.
 pub(super) async fn answer<F: FollowsChanges>(
     app: AppState,
     (org, owner, reader): (OrgId, Owner, F::Reader),
@@ -89,7 +92,7 @@ pub(super) async fn answer<F: FollowsChanges>(
     (filter, after): (ChangeFilter, Option<ChangeCursor>),
 ) -> Result<Response, ApiError> {
     let permit = charges::open_stream(&app, owner)?;
-    let held = held_answer::reserve(&app, owner, STEP_BYTES)?;
+    let held = app.answers().permit(owner);
     let (follower, missed) = ChangeFollower::begin(app.reads(), org, filter, after).await?;
     drop(reader);
     let id = follower.cursor();
@@ -108,7 +111,7 @@ pub(super) async fn answer<F: FollowsChanges>(
         more: true,
         since: Stopwatch::start(),
         said: Stopwatch::start(),
-        _held: held,
+        held,
         _permit: permit,
     };
     let parts = futures_util::stream::unfold(stream, async |mut stream| {
@@ -126,6 +129,8 @@ impl<F: FollowsChanges> Stream<F> {
     /// The next piece of text; `None` at the end.
     async fn part(&mut self) -> Option<Bytes> {
         self.deadline.restart();
+        // The connection has taken what was said before.
+        self.held.shrink_to(0);
         if let Some(greeting) = self.greeting.take() {
             return Some(greeting);
         }
@@ -174,6 +179,13 @@ impl<F: FollowsChanges> Stream<F> {
         if org != self.org {
             return Err(ApiError::KeyInvalid);
         }
+        held_answer::grow(&self.app, &mut self.held, STEP_BYTES)?;
+        let text = self.changes().await;
+        self.held.shrink_to(text.as_ref().map_or(0, String::len));
+        text
+    }
+
+    async fn changes(&mut self) -> Result<String, ApiError> {
         let changes = self.follower.step(self.app.reads()).await?;
         self.more = changes.more;
         let mut text = String::new();

@@ -45,11 +45,19 @@ impl AnswerOwner {
 /// When the budget has less.
 pub(super) fn reserve(app: &AppState, owner: Owner, bytes: usize) -> Result<BytePermit, ApiError> {
     let mut permit = app.answers().permit(owner);
+    grow(app, &mut permit, bytes)?;
+    Ok(permit)
+}
+
+/// The same for a permit that is there: takes what it has less.
+///
+/// # Errors
+/// When the budget has less.
+pub(super) fn grow(app: &AppState, permit: &mut BytePermit, bytes: usize) -> Result<(), ApiError> {
     permit.grow_to(bytes).map_err(|exhausted| {
         app.metrics.http.rejected_requests_total.of(RejectedRequest::AnswerBytes).inc();
         ApiError::AnswerBytes(exhausted)
-    })?;
-    Ok(permit)
+    })
 }
 
 /// The answer, with its bytes taken from the budget.

@@ -26,7 +26,7 @@ use super::read_limit::ReadPermit;
 use super::request_context::RequestContext;
 use super::respond::HoldsSecret;
 use super::state::AppState;
-use super::{body, extract, paths, respond};
+use super::{body, charges, extract, paths, respond};
 use crate::domain::{ApiKeyId, IdempotencyKey, OrgId, Timestamp};
 use crate::store::{IdempotencyClaim, KeptAnswer, NamedRequest, Store};
 use crate::telemetry::LineLimit;
@@ -71,7 +71,7 @@ pub(super) async fn once(
         // Its route refuses it.
         return Ok(run(request).await);
     }
-    let looking = ReadPermit::take(app, &caller).await?;
+    charges::take_read(app, &caller)?;
     let (mut head, body) = request.into_parts();
     let (owner, bytes_max) = (Owner::of(&caller), body_bytes_max(app, &head));
     let body = body::read_beside(app, owner, &head.headers, body, bytes_max).await;
@@ -88,6 +88,8 @@ pub(super) async fn once(
     let claimed = ClaimedKey { key, org, name, digest, at };
     let abandoned_after = ABANDONED_AFTER.max(2 * app.settings().request_timeout);
     let store = &app.subsystems().store;
+    // Not before the body is whole: a client that sends it slowly would keep others from reading.
+    let looking = ReadPermit::take_charged(app, &caller).await?;
     let claim = store.claim_idempotency_key(claimed.named(), abandoned_after).await?;
     drop(looking);
     match claim {

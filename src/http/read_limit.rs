@@ -28,6 +28,14 @@ impl ReadPermit {
     /// Charges a read, and waits until the caller may have one more in progress and a connection is left to it.
     pub(super) async fn take(app: &AppState, principal: &Principal) -> Result<Self, ApiError> {
         charges::take_read(app, principal)?;
+        Self::take_charged(app, principal).await
+    }
+
+    /// The same for a read that was charged before.
+    pub(super) async fn take_charged(
+        app: &AppState,
+        principal: &Principal,
+    ) -> Result<Self, ApiError> {
         let reader = match principal.role {
             Role::Tenant(org) => Reader::Org(org),
             Role::Operator => Reader::Operator(principal.key_id),

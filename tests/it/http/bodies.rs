@@ -50,6 +50,28 @@ async fn read_answer(stream: &mut TcpStream) -> String {
     String::from_utf8_lossy(&bytes[..read]).into_owned()
 }
 
+/// A request may be looked up in the store by its key once it is whole: until then its client keeps nobody from reading.
+#[tokio::test]
+async fn half_sent_bodies_with_an_idempotency_key_keep_nobody_from_reading() {
+    let server = Server::start_with(&["--reads-per-org=1", "--read-timeout=1s"]).await;
+    let tenants = [server.tenant("a").await, server.tenant("b").await, server.tenant("c").await];
+    let mut open = Vec::new();
+    for (count, tenant) in (1..).zip(tenants.iter().chain(&tenants)) {
+        let mut stream = server.connect().await;
+        let head = head("/api/events/batch", &tenant.key, MIB);
+        let head = head.replace("host: x", &format!("host: x\r\nidempotency-key: {count}"));
+        stream.write_all(head.as_bytes()).await.unwrap();
+        stream.write_all(&vec![b' '; MIB / 2]).await.unwrap();
+        open.push(stream);
+        held(&server, count * MIB / 2).await;
+    }
+    for tenant in &tenants {
+        server.get("/api/events", &tenant.key).await.expect(200);
+    }
+    let operator = server.operator().await;
+    server.get("/api/admin/orgs", &operator).await.expect(200);
+}
+
 /// A batch of about so many bytes.
 fn batch(bytes: usize) -> String {
     format!("[{EVENT}{}]", " ".repeat(bytes - EVENT.len() - 2))

@@ -274,6 +274,23 @@ async fn stream_whose_client_reads_nothing_holds_little_and_is_cut_off() {
     reading.next_of("last").await;
 }
 
+/// Twenty steps would be more than all answers together may hold.
+#[tokio::test(flavor = "multi_thread")]
+async fn streams_that_wait_leave_all_of_the_memory_for_answers_to_others() {
+    let server = Server::start_with(&["--answers-in-flight-mib=16"]).await;
+    let tenant = server.tenant("acme").await;
+    let mut followers = Vec::new();
+    for _ in 0..20 {
+        followers.push(Follower::open(&server, "/api/stream", &tenant.key, None).await);
+    }
+    store(&server, &tenant, "first").await;
+    for follower in &mut followers {
+        follower.next_of("first").await;
+    }
+    until("nothing is held", async || server.metric("hookgate_answer_bytes_in_flight") == 0).await;
+    server.get("/api/inbox", &tenant.key).await.expect(200);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn stream_ends_at_the_stop_with_a_position_that_goes_on() {
     let server = Server::start().await;
