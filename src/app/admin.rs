@@ -103,11 +103,13 @@ async fn with_clock_if(
     with_clock(store).await
 }
 
-/// What works with a store and makes deliveries due by its schedule time.
+/// What works with a store, makes deliveries due by its schedule time, and logs changes for the streams of servers.
 async fn with_clock(store: Store) -> Result<Subsystems, AdminError> {
     let clock = Clock::system();
     Schedule::look(&store, &clock).await?;
-    Ok(Subsystems::without_server(store.with_clock(clock.clone()), clock))
+    let store = store.with_clock(clock.clone());
+    store.system().load_followed(clock.now()).await?;
+    Ok(Subsystems::without_server(store, clock))
 }
 
 /// Opens a store that exists, and neither creates nor migrates anything: a command in the wrong

@@ -62,6 +62,8 @@ impl StoreStart {
         mark.begin(store).await?;
         prepare_days(store, clock).await;
         Schedule::start(store.clone(), clock.clone()).await?;
+        // Before anything is stored: streams at other servers, or from before a restart, miss nothing.
+        store.system().load_followed(clock.now()).await?;
         let old = registration.release_old(store, clock.schedule()).await?;
         let beat = registration.beat(store, clock.schedule()).await?;
         beat.log_move();

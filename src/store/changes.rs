@@ -1,7 +1,8 @@
 //! The log of changes: which events were stored, and which deliveries ended or were given up, lately.
 //!
 //! It is written for organisations whose changes somebody follows, in the transaction of the change, and kept for
-//! [`CHANGES_KEPT`]. Every server looks once a second which organisations those are, so that all others cost nothing.
+//! [`CHANGES_KEPT`]. Every server looks at its start and once a second which organisations those are, so that all others
+//! cost nothing.
 //!
 //! Readers see the changes of one organisation in one order, and none is committed behind what they have read: SQLite
 //! has one connection that writes, and on PostgreSQL rows of transactions that began after an unfinished one wait.
@@ -173,15 +174,22 @@ impl Store {
 impl System<'_> {
     /// Looks whose changes are to be logged, and deletes those that are no longer kept. To be called once a second.
     pub async fn refresh_followed(self, now: Timestamp) -> Result<()> {
+        let was_any = self.0.followed.are_any.load(Ordering::Relaxed);
+        let are_any = self.load_followed(now).await?;
+        // What is left when the last one goes is deleted by whoever follows next, or within the hour.
+        if was_any || are_any { self.delete_old_changes(now).await } else { Ok(()) }
+    }
+
+    /// Looks whose changes are to be logged, and returns whether there are any. To be called before a process changes
+    /// anything: streams may be open at other servers, or come back to this one.
+    pub async fn load_followed(self, now: Timestamp) -> Result<bool> {
         let (engine, now) = (&self.0.engine, self.0.due(now));
         let sql = "SELECT org_id FROM change_streams WHERE until > $1 LIMIT $2";
         let orgs = engine.list(sql, args![now, FOLLOWED_MAX], |row| row.get("org_id")).await?;
         let orgs: HashSet<OrgId> = orgs.into_iter().collect();
-        let was_any = self.0.followed.are_any.load(Ordering::Relaxed);
         let are_any = !orgs.is_empty();
         self.0.followed.set(orgs);
-        // What is left when the last one goes is deleted by whoever follows next, or within the hour.
-        if was_any || are_any { self.delete_old_changes(now).await } else { Ok(()) }
+        Ok(are_any)
     }
 
     /// Deletes changes, and the marks of organisations that nobody follows, in bounded steps.

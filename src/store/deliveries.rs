@@ -24,7 +24,7 @@ pub enum DeliveryRefusal {
     /// Its endpoint is disabled.
     #[error("the delivery's endpoint is disabled; enable it first")]
     EndpointDisabled,
-    /// An attempt is in flight, or the endpoint's pending deliveries are being cancelled.
+    /// An attempt is in flight, a consumer of an inbox has it, or the endpoint's pending deliveries are being cancelled.
     #[error("an attempt or a cancellation is in progress; try again when it has ended")]
     InProgress,
     /// Its event, or the payload of that, is not kept any more.
@@ -263,7 +263,7 @@ impl Store {
     }
 }
 
-/// Makes a delivery due: a pending one unless it is leased, and a finished one becomes pending again.
+/// Makes a delivery due: a pending one unless it is in flight, and a finished one becomes pending again.
 async fn make_due(
     tx: &mut Tx<'_>,
     org: OrgId,
@@ -274,8 +274,14 @@ async fn make_due(
     let lock = tx.dialect().lock(" FOR UPDATE");
     // Twice, since it may become pending in between.
     for _ in 0..2 {
+        // What a consumer has received from an inbox has no lease token. Nothing tells it from what was given back for
+        // later, so that is left alone, too, until it is due.
         let pending = format!(
-            "SELECT lease_token IS NOT NULL AND due_at > $4 AS in_flight
+            "SELECT due_at > $4
+                    AND (lease_token IS NOT NULL
+                         OR attempts > 0 AND EXISTS (SELECT 1 FROM endpoints p
+                                                     WHERE p.id = endpoint_id AND p.kind = 'pull'))
+                    AS in_flight
              FROM pending_deliveries WHERE {IS_IT}{lock}"
         );
         let key_and_now = || args![org, id.created_at(), id, now];

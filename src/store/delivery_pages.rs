@@ -96,7 +96,7 @@ impl Store {
         planned: Option<&[Timestamp]>,
         page: PageRequest,
     ) -> Result<Page<Delivery>> {
-        let planned_first = planned.map(|all| all.iter().min().copied().unwrap_or(END_OF_TIME));
+        let planned_first = planned.and_then(|all| all.iter().min().copied());
         // The later of the two; without either, where the organisation begins.
         let since = planned_first.max(filter.since);
         let bounds = ListBounds { order: page.order, since, until: filter.until };
@@ -122,9 +122,14 @@ impl Store {
         }
     }
 
-    /// When the deliveries of the events with this id were created, redeliveries apart.
+    /// When the deliveries of the events with this id were created, redeliveries apart. Of events that are gone, whose
+    /// redeliveries may be kept, an id with its time in it tells it. Nothing does for the id of a `dedup_id`: then all days
+    /// of deliveries are looked through, as those of events were.
     async fn planned_at(&self, org: OrgId, event: EventId) -> Result<Vec<Timestamp>> {
-        let received = self.events_received_at(org, event, EVENTS_OF_AN_ID_MAX).await?;
+        let mut received = self.events_received_at(org, event, EVENTS_OF_AN_ID_MAX).await?;
+        if received.is_empty() {
+            received.extend(event.minted_at().map(|at| at.min(END_OF_TIME)));
+        }
         Ok(received.into_iter().map(Timestamp::floor_ms).collect())
     }
 

@@ -128,11 +128,8 @@ pub(super) async fn record(
 ) -> Result<usize> {
     let mut health = Some(EndpointHealth::of(outcomes));
     let (mut left, mut counted) = (outcomes, 0);
-    let mut logged = store.logged_outcomes(outcomes);
     while !left.is_empty() {
         let mut tx = store.engine.begin_long().await?;
-        // A part that ends early logs those of all: they follow at once.
-        changes::log(&mut tx, std::mem::take(&mut logged), store.due(newest)).await?;
         let mut script = Script::default();
         // Endpoints first: no outcome of a failing endpoint is known without what it means.
         match health.take() {
@@ -151,6 +148,9 @@ pub(super) async fn record(
             written += part.len();
             let is_last = part.is_empty() || written == left.len();
             if is_last && positions.dead_letters.is_empty() {
+                // Only what this transaction writes: followers never read again what they have passed.
+                let logged = store.logged_outcomes(left.get(..written).unwrap_or_default());
+                changes::log(&mut tx, logged, store.due(newest)).await?;
                 counted += positions.counted(&tx.finish(script).await?);
                 break;
             }

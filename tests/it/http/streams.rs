@@ -3,13 +3,15 @@
 use hookgate::domain::{ChangeCursor, ChangeKind};
 use reqwest::{Method, Response};
 use serde_json::Value;
+use sqlx::{Connection, PgConnection};
+use tokio::process::Command;
 use tokio::task::JoinSet;
 
 use crate::support::answer::json;
 use crate::support::binary::Binary;
 use crate::support::postgres::fresh_database;
 use crate::support::server::{Server, Tenant};
-use crate::support::wait::until;
+use crate::support::wait::{PATIENCE, until};
 use crate::support::{client, temporary};
 
 /// A client of a stream, as a browser's `EventSource` reads it.
@@ -228,6 +230,47 @@ async fn stream_shows_what_other_servers_did() {
     drop(follower);
     one.stop().await;
     other.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn stream_shows_what_a_new_server_and_a_replay_of_its_journal_store_first() {
+    let database = fresh_database().await;
+    let settings = [("DATABASE_URL", database.as_str())];
+    let dirs = [temporary::directory(), temporary::directory()];
+    let mut one = Binary::start(dirs[0].path(), &settings).await;
+    let (key, _) = one.first_keys().await;
+    let url = format!("{}/api/stream?kind=event", one.base_url);
+    let request = client().get(url).header("x-api-key", &key);
+    let mut follower = Follower::of(request.send().await.unwrap());
+    let mut shown = async || {
+        let shown = tokio::time::timeout(PATIENCE, follower.next()).await;
+        shown.expect("it is not shown").unwrap().data
+    };
+
+    let other = Binary::start(dirs[1].path(), &settings).await;
+    let request = client().post(format!("{}/api/events", other.base_url)).header("x-api-key", &key);
+    let posted = json(request, r#"{"type":"elsewhere","payload":1}"#).send().await.unwrap();
+    assert_eq!(posted.status(), 202);
+    let first = shown().await;
+    assert_eq!(first["type"], "elsewhere");
+    other.stop().await;
+
+    let mut connection = PgConnection::connect(&database).await.unwrap();
+    sqlx::raw_sql("DELETE FROM events").execute(&mut connection).await.unwrap();
+    connection.close().await.unwrap();
+    let replayed = Command::new(env!("CARGO_BIN_EXE_hookgate"))
+        .args(["journal", "replay", "--since", "1"])
+        .current_dir(dirs[1].path())
+        .env_clear()
+        .env("DATA_DIR", dirs[1].path())
+        .envs(settings)
+        .output()
+        .await
+        .unwrap();
+    assert!(replayed.status.success(), "{replayed:?}");
+    assert_eq!(shown().await["id"], first["id"]);
+    drop(follower);
+    one.stop().await;
 }
 
 const LONG_ANSWERS: [&str; 3] = ["/api/stream", "/api/events/export", "/api/inbox?wait=30"];

@@ -1,8 +1,8 @@
 //! The log of changes: exact, in one order, and only for who is followed.
 
 use hookgate::domain::{
-    Actor, ChangeCursor, ChangeKind, Decision, InstanceId, Lease, LeaseToken, NewEndpoint, OrgId,
-    Timestamp,
+    Actor, ChangeCursor, ChangeKind, Decision, DeliveryId, DeliveryStatus, InstanceId, Lease,
+    LeaseToken, NewEndpoint, OrgId, Timestamp,
 };
 use hookgate::store::{InboxLookup, InboxSettle, ReceiveRequest};
 use uuid::Uuid;
@@ -18,6 +18,7 @@ on_both!(
     changes_are_deleted_after_a_while,
     changes_of_concurrent_batches_are_all_read,
     ends_without_an_attempt_are_logged,
+    outcomes_are_recorded_by_the_time_their_changes_are_read,
 );
 
 /// The next changes behind a position, this many, and the position behind them. On PostgreSQL they wait for every
@@ -189,4 +190,55 @@ async fn ends_without_an_attempt_are_logged(subject: &Subject) {
         panic!("{found:?}");
     };
     assert_eq!(expired, dead);
+}
+
+/// Short transactions without an end, for which SQLite cuts batches of outcomes into several transactions.
+async fn short_transactions(subject: &Subject, org: OrgId) {
+    loop {
+        subject.store.follow_changes(org, at(2)).await.unwrap();
+    }
+}
+
+async fn outcomes_are_recorded_by_the_time_their_changes_are_read(subject: &Subject) {
+    const DELIVERIES: usize = 500;
+    const CHANGES_AT_ONCE: usize = 200;
+    let org = add_org(subject).await;
+    add_endpoint(subject, org, "*").await;
+    let events: Vec<_> = (0..DELIVERIES).map(|_| some_event(org, "a", at(1))).collect();
+    persist(subject, &events, at(1)).await;
+    let leased = claim(subject, DELIVERIES, at(2)).await;
+    assert_eq!(leased.len(), DELIVERIES);
+    let outcomes: Vec<_> = leased.iter().map(|leased| outcome(leased, EXHAUSTED, at(3))).collect();
+    let mut cursor = follow(subject, org, at(2)).await;
+    let store = &subject.store;
+    let recording = async { store.system().record_outcomes(&outcomes).await.unwrap() };
+    let following = async {
+        let (mut deliveries, mut letters) = (0, 0);
+        until("every change is read", async || {
+            let mut changes = store.changes_after(org, cursor, at(3)).await.unwrap();
+            changes.truncate(CHANGES_AT_ONCE);
+            cursor = changes.last().map_or(cursor, |(last, _)| *last);
+            let (ended, dead): (Vec<_>, Vec<_>) =
+                changes.iter().partition(|(_, change)| change.kind == ChangeKind::Delivery);
+            let ids: Vec<_> =
+                ended.iter().map(|(_, change)| DeliveryId::from_uuid(change.id)).collect();
+            let found = store.deliveries_by_id(org, &ids).await.unwrap();
+            assert_eq!(found.len(), ids.len());
+            assert!(found.iter().all(|delivery| delivery.status == DeliveryStatus::Dead));
+            let ids: Vec<_> = dead.iter().map(|(_, change)| change.id).collect();
+            let found = store.dead_letters_by_id(org, ids.clone()).await.unwrap();
+            assert_eq!(found.len(), ids.len());
+            deliveries += ended.len();
+            letters += dead.len();
+            (deliveries, letters) == (DELIVERIES, DELIVERIES)
+        })
+        .await;
+    };
+    let others = futures_util::future::join_all((0..2).map(|_| short_transactions(subject, org)));
+    tokio::select! {
+        _ = others => unreachable!("they have no end"),
+        (counted, ()) = async { tokio::join!(recording, following) } => {
+            assert_eq!(counted, DELIVERIES);
+        }
+    }
 }

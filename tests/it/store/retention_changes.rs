@@ -1,12 +1,15 @@
-//! Rounds of retention beside a change of what is kept, and beside rows that cannot be deleted.
+//! Rounds of retention beside a change of what is kept, beside rows that cannot be deleted, and what is left of events.
 
 use hookgate::config::RetentionConfig;
-use hookgate::domain::{Event, OrgLimit};
+use hookgate::domain::{Actor, Decision, DeliveryFilter, Event, EventId, ListOrder, OrgLimit};
 use sqlx::AssertSqlSafe;
 use tokio::task::JoinSet;
 
-use super::fixtures::{add_org, persist, some_event};
-use super::retention::{DAYS, day, enforce, keep, limit, listed, rows};
+use super::event_filters::ORDERS;
+use super::fixtures::{
+    FIRST_PAGE, add_endpoint, add_org, named_event, persist, some_event, walk_in,
+};
+use super::retention::{DAYS, day, enforce, finish, keep, limit, listed, rows};
 use super::retention_days::partitions;
 use super::{Subject, on_both};
 
@@ -14,6 +17,7 @@ on_both!(
     round_deletes_nothing_that_is_kept_longer_since_it_began,
     organisation_whose_rows_cannot_be_deleted_keeps_no_other_ones_from_it,
     organisation_whose_times_cannot_be_read_keeps_no_other_ones_from_it,
+    redeliveries_of_an_event_that_is_gone_are_listed,
 );
 
 async fn round_deletes_nothing_that_is_kept_longer_since_it_began(subject: &Subject) {
@@ -135,4 +139,44 @@ async fn day_is_not_dropped_that_is_kept_longer_since_its_lock_was_waited_for() 
     let report = round.join_next().await.unwrap().unwrap().unwrap();
     assert_eq!((report.days, partitions(&subject).await), (0, before));
     assert!(before > 0);
+}
+
+/// An id with its time in it, and that of a `dedup_id`.
+async fn redeliveries_of_an_event_that_is_gone_are_listed(subject: &Subject) {
+    let org = add_org(subject).await;
+    add_endpoint(subject, org, "*").await;
+    let events = [some_event(org, "a.b", day(0)), named_event(org, "invoice-1", day(0))];
+    persist(subject, &events, day(0)).await;
+    finish(subject, day(0), Decision::Delivered).await;
+    let store = &subject.store;
+    let of = |event| DeliveryFilter { event_id: Some(event), ..DeliveryFilter::default() };
+    let mut again = Vec::new();
+    for event in &events {
+        let planned = store.deliveries(org, &of(event.id), FIRST_PAGE).await.unwrap().data;
+        for number in [40, 50] {
+            let redelivered = store.replay_delivery(org, planned[0].id, &Actor::CLI, day(number));
+            again.push((event.id, redelivered.await.unwrap().unwrap().id));
+        }
+    }
+    finish(subject, day(50), Decision::Delivered).await;
+    enforce(subject, &keep(30), day(60)).await;
+    assert_eq!(rows(subject, "events").await, 0);
+    assert_eq!(rows(subject, "deliveries").await, 4);
+    let unknown = [EventId::mint(day(0)), EventId::from_dedup_id(org, "invoice-2")];
+    for event in events.iter().map(|event| event.id).chain(unknown) {
+        // In the order of their creation, as their ids are.
+        let known = again.iter().filter(|(of, _)| *of == event);
+        let oldest_first: Vec<_> = known.map(|(_, id)| *id).collect();
+        for order in ORDERS {
+            let filter = of(event);
+            let list = async |page| store.deliveries(org, &filter, page).await;
+            let seen = walk_in(order, 1, list).await;
+            let seen: Vec<_> = seen.iter().map(|delivery| delivery.id).collect();
+            let mut expected = oldest_first.clone();
+            if order == ListOrder::NewestFirst {
+                expected.reverse();
+            }
+            assert_eq!(seen, expected, "{event} {order:?}");
+        }
+    }
 }

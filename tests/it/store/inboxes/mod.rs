@@ -2,6 +2,7 @@
 
 mod lifecycle;
 mod meeting;
+mod retries;
 mod types;
 
 use std::collections::HashSet;
