@@ -38,10 +38,11 @@ pub async fn list_of_org(
     let mut page = subsystems.store.audit_log(org, page).await?;
     let keys: HashSet<ApiKeyId> = page.data.iter().filter_map(key).collect();
     let keys: Vec<ApiKeyId> = keys.into_iter().collect();
-    let own = subsystems.store.own_keys(org, &keys).await?;
+    // Not the other way round: the organisation's own keys may have been deleted since.
+    let operators = subsystems.store.system().operators_among(&keys).await?;
     let server = ActorKind::Server.to_string();
     for entry in &mut page.data {
-        if entry.actor != server && key(entry).is_none_or(|key| !own.contains(&key)) {
+        if entry.actor != server && key(entry).is_none_or(|key| operators.contains(&key)) {
             OPERATOR.clone_into(&mut entry.actor);
             entry.address = None;
         }

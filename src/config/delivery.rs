@@ -8,6 +8,10 @@ use clap::Args;
 use super::{DestinationConfig, DnsConfig, parse_wait};
 use crate::domain::RetrySchedule;
 
+/// The shortest time after which an inbox is idle. Consumers poll for up to half a minute, and a read is noted once a
+/// minute.
+const SHORTEST_IDLE: Duration = Duration::from_mins(5);
+
 /// Settings of delivery.
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Delivery")]
@@ -45,8 +49,9 @@ pub struct DeliveryConfig {
     /// Disable an endpoint after failing continuously for this long
     #[arg(long, env = "DISABLE_AFTER", value_name = "DURATION", default_value = "5d", value_parser = parse_wait)]
     pub disable_after: Duration,
-    /// An inbox that nobody reads for this long is paused: nothing more is kept in it until it is read again
-    #[arg(long, env = "INBOX_IDLE_MAX", value_name = "DURATION", default_value = "7d", value_parser = parse_wait)]
+    /// An inbox that nobody reads for this long is paused: nothing more is kept in it until it is read again; at least
+    /// 5m
+    #[arg(long, env = "INBOX_IDLE_MAX", value_name = "DURATION", default_value = "7d", value_parser = parse_idle)]
     pub inbox_idle_max: Duration,
     /// Maximum deliveries held in memory; the others wait in the store
     #[arg(long, env = "DELIVERY_QUEUE_CAPACITY", value_name = "DELIVERIES", default_value_t = 4096, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
@@ -62,4 +67,26 @@ pub struct DeliveryConfig {
     /// long; at least twice DELIVERY_TIMEOUT
     #[arg(long, env = "DELIVERY_STALL_AFTER", value_name = "DURATION", default_value = "1m", value_parser = parse_wait)]
     pub delivery_stall_after: Duration,
+}
+
+/// Parses how long nobody reads an idle inbox.
+fn parse_idle(text: &str) -> Result<Duration, String> {
+    let duration = parse_wait(text)?;
+    if duration < SHORTEST_IDLE {
+        return Err("must be at least 5m: a read is noted only once a minute".to_owned());
+    }
+    Ok(duration)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn inbox_is_not_idle_before_its_reads_are_noted() {
+        assert_eq!(parse_idle("5m"), Ok(SHORTEST_IDLE));
+        for short in ["1ms", "59s", "4m 59s"] {
+            assert!(parse_idle(short).unwrap_err().contains("at least 5m"), "{short}");
+        }
+    }
 }

@@ -29,7 +29,8 @@ pub struct RetentionConfig {
     /// How long replays that have ended are kept, in whole days. Unset: for ever
     #[arg(long, env = "REPLAY_RETENTION", value_name = "DURATION", value_parser = parse_days)]
     pub replay_retention: Option<Duration>,
-    /// How long keys are kept after they have expired or were revoked, in whole days. Unset: for ever. Of an organisation the last 1,000 of them are kept at most
+    /// How long keys of organisations are kept after they have expired or were revoked, in whole days; of each organisation
+    /// the last 1,000 of them at most; operators' keys are kept for ever. Unset: for ever
     #[arg(long, env = "KEY_RETENTION", value_name = "DURATION", value_parser = parse_days)]
     pub key_retention: Option<Duration>,
     /// How long entries of the audit log are kept, in whole days. Unset: for ever

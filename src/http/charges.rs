@@ -86,13 +86,8 @@ pub(super) fn take(app: &AppState, charge: &Charge) -> Result<(), ApiError> {
 
 /// Refuses when nothing is left of a limit.
 pub(super) fn require_some_left(app: &AppState, limit: Limit) -> Result<(), ApiError> {
-    let quota = app.limiter.state(&limit);
-    if quota.remaining > 0 {
-        return Ok(());
-    }
-    app.metrics.http.rejected_requests_total.of(RejectedRequest::RateLimited).inc();
-    let retry_after = limit.rate.time_of_one();
-    Err(ApiError::RateLimited { bucket: limit.bucket, quota, retry_after })
+    let charge = limit.charge(NonZeroU32::MIN);
+    app.limiter.look(&charge).map_err(|refused| refusal(app, &refused))
 }
 
 /// Counts and words a refusal.

@@ -55,11 +55,6 @@ impl Rate {
         Self { per_minute: at_least_one(per_minute), burst: at_least_one(burst) }
     }
 
-    /// The longest wait for one.
-    pub fn time_of_one(self) -> Duration {
-        self.time_of(1)
-    }
-
     /// The time in which an empty bucket becomes full.
     pub(super) fn refill(self) -> Duration {
         self.time_of(self.burst.get())

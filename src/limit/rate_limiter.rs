@@ -162,9 +162,7 @@ impl RateLimiter {
         if let Some(charge) = never {
             self.take(charge)?;
         }
-        for charge in rest {
-            self.look(charge)?;
-        }
+        rest.iter().try_for_each(|charge| self.look(charge))?;
         let state = self.take(first)?;
         for charge in rest {
             self.take(charge)?;
@@ -177,8 +175,8 @@ impl RateLimiter {
         self.states.left(&limit.bucket, limit.rate)
     }
 
-    /// Whether a charge would be taken now. Takes nothing.
-    fn look<'a>(&self, charge: &'a Charge) -> Result<(), Refused<'a>> {
+    /// Checks whether a charge of up to a burst could be taken now, and takes nothing.
+    pub(crate) fn look<'a>(&self, charge: &'a Charge) -> Result<(), Refused<'a>> {
         let Charge { limit: Limit { bucket, rate }, cost } = charge;
         let retry_after = self.states.time_until(bucket, *rate, *cost);
         if retry_after.is_zero() {

@@ -123,15 +123,6 @@ impl Store {
         let sql = format!("SELECT {COLUMNS} FROM api_keys WHERE org_id = $4");
         self.page(page, "created_at", sql, args![org], read).await
     }
-
-    /// Which of these keys are the organisation's.
-    pub async fn own_keys(&self, org: OrgId, keys: &[ApiKeyId]) -> Result<HashSet<ApiKeyId>> {
-        let any = self.engine.dialect().any("id", "$2");
-        let sql = format!("SELECT id FROM api_keys WHERE org_id = $1 AND {any}");
-        let keys: Vec<Uuid> = keys.iter().map(|key| key.uuid()).collect();
-        let own = self.engine.list(sql, args![org, keys], |row: &Row| row.get("id")).await?;
-        Ok(own.into_iter().collect())
-    }
 }
 
 impl System<'_> {
@@ -191,6 +182,15 @@ impl System<'_> {
     /// Whether there is or was an operator's key.
     pub async fn has_operator_key(self) -> Result<bool> {
         Ok(self.0.engine.optional(OPERATOR_KEY, args![]).await?.is_some())
+    }
+
+    /// Which of these keys are operators', also when they have expired: those are never deleted.
+    pub async fn operators_among(self, keys: &[ApiKeyId]) -> Result<HashSet<ApiKeyId>> {
+        let any = self.0.engine.dialect().any("id", "$1");
+        let sql = format!("SELECT id FROM api_keys WHERE org_id IS NULL AND {any}");
+        let keys: Vec<Uuid> = keys.iter().map(|key| key.uuid()).collect();
+        let found = self.0.engine.list(sql, args![keys], |row: &Row| row.get("id")).await?;
+        Ok(found.into_iter().collect())
     }
 
     /// The key with this public id, also when it has expired.

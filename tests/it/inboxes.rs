@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use reqwest::{Client, Method};
 use serde_json::{Value, json as value};
+use sqlx::sqlite::SqliteConnectOptions;
+use sqlx::{ConnectOptions, Connection, raw_sql};
 
 use crate::support::answer::json;
 use crate::support::binary::Binary;
@@ -82,6 +84,31 @@ async fn consumer_that_waits_is_woken_by_a_post() {
     let received = world.receive("wait=30").await;
     assert_eq!(received[0]["receive_count"], 3);
     world.ack(&received).await;
+    world.binary.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn inbox_is_not_paused_because_the_server_was_stopped() {
+    let dir = crate::support::temporary::directory();
+    let World { binary, key, client } = World::start(dir.path(), &[]).await;
+    binary.stop().await;
+    let file = SqliteConnectOptions::new().filename(dir.path().join("hookgate.db"));
+    let mut connection = file.connect().await.unwrap();
+    let month_ago = "UPDATE endpoints SET last_read_at = last_read_at - 30 * 86400000000";
+    let changed = raw_sql(month_ago).execute(&mut connection).await.unwrap();
+    assert_eq!(changed.rows_affected(), 1);
+    connection.close().await.unwrap();
+
+    let world = World { binary: Binary::start(dir.path(), &[]).await, key, client };
+    let posted = world.post(0..1).await;
+    until("it is stored", async || {
+        let events = world.call(Method::GET, "/api/events", Value::Null).await;
+        !events["data"].as_array().unwrap().is_empty()
+    })
+    .await;
+    // A read would resume the inbox, but it would not have what came before.
+    let received = world.receive("wait=30").await;
+    assert_eq!(received[0]["id"], posted[0]);
     world.binary.stop().await;
 }
 

@@ -121,7 +121,8 @@ pub(super) const AGED_OVERALL: &[AgedTable] = &[
         key: "id",
         time: "expires_at",
         unit: Unit::Timestamp,
-        which: "true",
+        // A store without an operator's key is taken for a new one, which gets the first keys again.
+        which: "org_id IS NOT NULL",
         kept: Kept::Setting(|config| config.key_retention),
     },
 ];

@@ -283,6 +283,50 @@ async fn replay_with_damage_among_what_waits_is_not_complete() {
     assert_eq!(replayed["complete"], true, "{replayed}");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn dry_run_that_finds_events_missing_is_not_complete_on_sqlite() {
+    dry_run_with_events_missing(Database::Sqlite).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn dry_run_that_finds_events_missing_is_not_complete_on_postgresql() {
+    dry_run_with_events_missing(Database::postgres().await).await;
+}
+
+/// Although the database's mark says that every event is stored. A replay before sees to that.
+async fn dry_run_with_events_missing(database: Database) {
+    let data = crate::support::temporary::directory();
+    let mut server = Binary::start(data.path(), &database.settings()).await;
+    let (key, _) = server.first_keys().await;
+    post_waiting(&server, &key, 3).await;
+    stored(&database, data.path(), 3).await;
+    server.stop().await;
+    run_json(data.path(), &database, &["journal", "replay"]).await;
+    let count = ["journal", "replay", "--since", "1", "--dry-run"];
+    let of = |report: &Value| {
+        let number = |name: &str| report[name].as_u64().unwrap();
+        (number("missing"), number("lost"), report["complete"].as_bool().unwrap())
+    };
+    let counted = run_json(data.path(), &database, &count).await;
+    assert_eq!(of(&counted), (0, 0, true), "{counted}");
+
+    let delete = "DELETE FROM events WHERE id = (SELECT id FROM events ORDER BY id LIMIT 1)";
+    database.change(data.path(), delete).await;
+    let counted = run_json(data.path(), &database, &count).await;
+    assert_eq!(of(&counted), (1, 0, false), "{counted}");
+    let told = run(data.path(), &database, &count).await;
+    let told = String::from_utf8_lossy(&told.stdout).into_owned();
+    assert!(told.contains("1 missing") && !told.contains("has every event"), "{told}");
+
+    run_json(data.path(), &database, &["journal", "replay", "--since", "1"]).await;
+    let counted = run_json(data.path(), &database, &count).await;
+    assert_eq!(of(&counted), (0, 0, true), "{counted}");
+    // Nobody knows whether the database has it.
+    damage(&data.path().join("journal"), "number 1");
+    let counted = run_json(data.path(), &database, &count).await;
+    assert_eq!(of(&counted), (0, 1, false), "{counted}");
+}
+
 /// Changes a byte of the journal's only record with this text.
 fn damage(journal: &Path, text: &str) {
     for entry in fs::read_dir(journal).unwrap() {

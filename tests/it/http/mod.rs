@@ -4,6 +4,7 @@ mod access_log;
 mod admin;
 mod analytics;
 mod answers;
+mod audit;
 mod auth;
 mod bodies;
 mod cloud_events;

@@ -131,6 +131,8 @@ async fn organisation_lists_its_own_keys_and_operators_list_all(subject: &Subjec
     let all = subject.store.system().keys(FIRST_PAGE).await.unwrap();
     let all: Vec<_> = all.data.iter().map(|k| k.id).collect();
     assert_eq!(all, [operator.id, other.id, second.id, first.id]);
+    let among = subject.store.system().operators_among(&all).await.unwrap();
+    assert_eq!(among.into_iter().collect::<Vec<_>>(), [operator.id]);
 }
 
 async fn key_expires_at_the_earlier_of_two_moments(subject: &Subject) {

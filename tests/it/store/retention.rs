@@ -281,7 +281,11 @@ async fn audit_log_keys_and_replays_have_times_of_their_own(subject: &Subject) {
     for key in [&old, &new] {
         store.system().insert_key(key, &Actor::CLI).await.unwrap().unwrap();
     }
-    store.system().expire_key(old.id, day(1), &Actor::CLI, day(1)).await.unwrap();
+    let operator = some_key(Role::Operator, day(0));
+    store.system().insert_key(&operator, &Actor::CLI).await.unwrap().unwrap();
+    for key in [&old, &operator] {
+        store.system().expire_key(key.id, day(1), &Actor::CLI, day(1)).await.unwrap();
+    }
     let replay = store.insert_replay(org, &ALL_LETTERS, &Actor::CLI, day(1)).await.unwrap();
     let running = store.insert_replay(org, &ALL_LETTERS, &Actor::CLI, day(1)).await.unwrap();
     let ended = replay.unwrap().id;
@@ -295,9 +299,11 @@ async fn audit_log_keys_and_replays_have_times_of_their_own(subject: &Subject) {
     };
     enforce(subject, &config, day(5)).await;
     assert!(before > 0 && rows(subject, "audit_log").await == 0);
-    assert_eq!((rows(subject, "api_keys").await, rows(subject, "replays").await), (2, 2));
+    assert_eq!((rows(subject, "api_keys").await, rows(subject, "replays").await), (3, 2));
     enforce(subject, &config, day(15)).await;
-    assert_eq!((rows(subject, "api_keys").await, rows(subject, "replays").await), (1, 1));
+    assert_eq!((rows(subject, "api_keys").await, rows(subject, "replays").await), (2, 1));
+    assert!(store.system().key(old.id).await.unwrap().is_none());
+    assert!(store.system().has_operator_key().await.unwrap(), "the next start makes no other one");
     assert!(store.replay(org, running.unwrap().id).await.unwrap().is_some());
 }
 
