@@ -30,7 +30,7 @@ async fn changes_by_a_key_that_was_deleted_since_are_not_put_down_to_an_operator
     assert!(server.store.system().key(own_id).await.unwrap().is_none());
 
     let log = server.list("/api/audit", &tenant.key).await;
-    let of = |action: &str| -> (&Value, &Value) {
+    let of = |action: &str| {
         let entry = log.iter().find(|entry| entry["action"] == action).unwrap();
         (&entry["actor"], &entry["address"])
     };
