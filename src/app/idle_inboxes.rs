@@ -42,11 +42,11 @@ impl IdleInboxes {
     pub(super) async fn run(mut self, shutdown: Shutdown) {
         loop {
             let answered = self.store.ping().await.is_ok();
-            if self.reachable.is_time_to_look(answered, self.clock.now()) {
-                if let Err(error) = self.look().await {
-                    tracing::warn!(%error, "cannot pause inboxes that nobody reads, retrying");
-                    self.reachable.rounds = 0;
-                }
+            if self.reachable.is_time_to_look(answered, self.clock.now())
+                && let Err(error) = self.look().await
+            {
+                tracing::warn!(%error, "cannot pause inboxes that nobody reads, retrying");
+                self.reachable.rounds = 0;
             }
             if !shutdown.next_round(ROUND).await {
                 return;
