@@ -131,9 +131,8 @@ pub async fn replay(
         };
         let clock = Clock::system();
         let waiting_from = extent.stored_below;
-        let replay = JournalReplay::new(store.clone(), clock.clone(), time, waiting_from, dry_run);
-        let replayed =
-            replay_records((&store, &clock), replay, &mut records, from, progress).await?;
+        let replay = JournalReplay::new(store.clone(), clock, time, waiting_from, dry_run);
+        let replayed = replay_records(replay, &mut records, from, progress).await?;
         let Replayed { report, .. } = replayed;
         if report.of_unknown_orgs > 0 && !skip_unknown_orgs {
             // It may be another database: its mark and the checkpoint stay, so that the right one can have them.
@@ -154,7 +153,6 @@ struct Replayed {
 }
 
 async fn replay_records(
-    (store, clock): (&Store, &Clock),
     mut replay: JournalReplay,
     records: &mut JournalRecords,
     from: u64,
@@ -169,8 +167,6 @@ async fn replay_records(
         let Some(last) = step.last() else { break };
         let behind = last.seq.get() + 1;
         first = first.or_else(|| step.first().map(|record| record.seq.get()));
-        // A replay may take long, and streams begin meanwhile.
-        store.system().load_followed(clock.now()).await?;
         replay.store(&step, &mut counts).await?;
         progress(behind, extent.stored_below);
     }

@@ -137,6 +137,8 @@ impl JournalReplay {
             counts.missing += self.count_missing(&events).await?;
             return Ok(());
         }
+        // A replay may take long, and streams begin meanwhile.
+        self.store.system().load_followed(self.clock.now()).await?;
         self.store_events(&events, counts).await
     }
 
