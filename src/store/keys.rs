@@ -22,10 +22,10 @@ use crate::store::metrics::DbOperation;
 /// Finds an operator's key, also one that has expired.
 const OPERATOR_KEY: &str = "SELECT 1 FROM api_keys WHERE org_id IS NULL LIMIT 1";
 
-/// Ended keys of an organisation that are kept at most, whatever `KEY_RETENTION` says: all are looked through when its
-/// keys are counted, and named when it changes.
+/// Maximum expired and revoked keys of an organisation, whatever `KEY_RETENTION` says: each count of its keys reads all
+/// of them, and each change of the organisation names them.
 const ENDED_KEYS_MAX: u64 = 1_000;
-/// Of those beyond, so many are deleted with each key that is added.
+/// Maximum keys over that number that the addition of a key deletes.
 const ENDED_KEYS_PER_STEP: u64 = 100;
 
 /// A change of a key or of its organisation.
@@ -139,7 +139,6 @@ impl System<'_> {
             }
         }
         insert(&mut tx, key).await?;
-        delete_surplus(&mut tx, key, key.created_at).await?;
         audit::commit(tx, &AuditRecord::key_created(key), by, key.created_at).await?;
         Ok(Ok(()))
     }
@@ -281,7 +280,6 @@ impl System<'_> {
         key.replaced_by = Some(replacement.id);
         write(&mut tx, &key, now).await?;
         insert(&mut tx, replacement).await?;
-        delete_surplus(&mut tx, replacement, now).await?;
         audit::commit(tx, &AuditRecord::key_rotated(replacement, &key, grace), by, now).await?;
         Ok(Ok(()))
     }
@@ -334,21 +332,17 @@ fn read_changes(rows: &[Row]) -> Result<KeyChanges> {
     Ok(KeyChanges { changes, mark })
 }
 
+/// Adds a key, and deletes the oldest of the ended keys of which its organisation has too many.
 async fn insert(tx: &mut Tx<'_>, key: &ApiKey) -> Result<()> {
     tx.execute(COLUMNS.insert_into("api_keys"), values(key, key.created_at).into()).await?;
-    Ok(())
-}
-
-/// Deletes the first of the ended keys that the organisation of a new one has too many of.
-async fn delete_surplus(tx: &mut Tx<'_>, added: &ApiKey, now: Timestamp) -> Result<()> {
-    let Some(org) = added.role.org_id() else { return Ok(()) };
+    let Some(org) = key.role.org_id() else { return Ok(()) };
     let lock = tx.dialect().lock(" FOR UPDATE SKIP LOCKED");
     let sql = format!(
         "DELETE FROM api_keys WHERE id IN (
              SELECT id FROM api_keys WHERE org_id = $1 AND expires_at <= $2
              ORDER BY expires_at DESC LIMIT $3 OFFSET $4{lock})"
     );
-    tx.execute(sql, args![org, now, ENDED_KEYS_PER_STEP, ENDED_KEYS_MAX]).await?;
+    tx.execute(sql, args![org, key.created_at, ENDED_KEYS_PER_STEP, ENDED_KEYS_MAX]).await?;
     Ok(())
 }
 
