@@ -42,6 +42,12 @@ impl Follower {
         Self::of(response)
     }
 
+    /// Follows the events of a server in a process of its own.
+    async fn of_events(server: &Binary, key: &str) -> Self {
+        let url = format!("{}/api/stream?kind=event", server.base_url);
+        Self::of(client().get(url).header("x-api-key", key).send().await.unwrap())
+    }
+
     fn of(response: Response) -> Self {
         Self { response, text: String::new(), last_id: String::new() }
     }
@@ -207,9 +213,7 @@ async fn stream_shows_what_other_servers_did() {
     let mut one = Binary::start(dirs[0].path(), &settings).await;
     let (key, _) = one.first_keys().await;
     let other = Binary::start(dirs[1].path(), &settings).await;
-    let url = format!("{}/api/stream?kind=event", one.base_url);
-    let request = client().get(url).header("x-api-key", &key);
-    let mut follower = Follower::of(request.send().await.unwrap());
+    let mut follower = Follower::of_events(&one, &key).await;
     // The other server knows within a second that somebody follows; posts go on until one is shown.
     let mut posting = JoinSet::new();
     posting.spawn({
@@ -239,9 +243,7 @@ async fn stream_shows_what_a_new_server_and_a_replay_of_its_journal_store_first(
     let dirs = [temporary::directory(), temporary::directory()];
     let mut one = Binary::start(dirs[0].path(), &settings).await;
     let (key, _) = one.first_keys().await;
-    let url = format!("{}/api/stream?kind=event", one.base_url);
-    let request = client().get(url).header("x-api-key", &key);
-    let mut follower = Follower::of(request.send().await.unwrap());
+    let mut follower = Follower::of_events(&one, &key).await;
     let mut shown = async || {
         let shown = tokio::time::timeout(PATIENCE, follower.next()).await;
         shown.expect("it is not shown").unwrap().data
