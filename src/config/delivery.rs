@@ -8,9 +8,8 @@ use clap::Args;
 use super::{DestinationConfig, DnsConfig, parse_wait};
 use crate::domain::RetrySchedule;
 
-/// The shortest time after which an inbox is idle. Consumers poll for up to half a minute, and a read is noted once a
-/// minute.
-const SHORTEST_IDLE: Duration = Duration::from_mins(5);
+/// Minimum of `INBOX_IDLE_MAX`. Consumers poll for up to half a minute, and a read is noted once a minute.
+const INBOX_IDLE_MIN: Duration = Duration::from_mins(5);
 
 /// Settings of delivery.
 #[derive(Args, Clone, Debug)]
@@ -69,10 +68,10 @@ pub struct DeliveryConfig {
     pub delivery_stall_after: Duration,
 }
 
-/// Parses how long nobody reads an idle inbox.
+/// Parses `INBOX_IDLE_MAX`.
 fn parse_idle(text: &str) -> Result<Duration, String> {
     let duration = parse_wait(text)?;
-    if duration < SHORTEST_IDLE {
+    if duration < INBOX_IDLE_MIN {
         return Err("must be at least 5m: a read is noted only once a minute".to_owned());
     }
     Ok(duration)
@@ -84,7 +83,7 @@ mod tests {
 
     #[test]
     fn inbox_is_not_idle_before_its_reads_are_noted() {
-        assert_eq!(parse_idle("5m"), Ok(SHORTEST_IDLE));
+        assert_eq!(parse_idle("5m"), Ok(INBOX_IDLE_MIN));
         for short in ["1ms", "59s", "4m 59s"] {
             assert!(parse_idle(short).unwrap_err().contains("at least 5m"), "{short}");
         }

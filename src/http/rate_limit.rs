@@ -35,8 +35,8 @@ pub(super) fn take_unparsed(
     require_some_left(app, tenant).map(|()| None)
 }
 
-/// Refuses a body before it is read when not even one event is left of a limit. Takes nothing: how many events there
-/// are, and of which types, is not known yet.
+/// Refuses a body before it is read when a limit has not even one event left. Takes nothing: neither the number of
+/// events nor their types are known yet.
 pub(super) fn require_some_left(app: &AppState, tenant: &Tenant) -> Result<(), ApiError> {
     let principal = &tenant.principal;
     if let Some(events_per_month) = principal.limits.get(OrgLimit::EventsPerMonth)

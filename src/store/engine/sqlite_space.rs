@@ -73,7 +73,7 @@ impl SqliteEngine {
         self.give_back_all_but(|_| FREE_PAGES_KEPT).await
     }
 
-    /// Gives back all free pages but those that `kept` allows a file of so many pages.
+    /// Gives back all free pages except the number that `kept` returns for the number of pages in the file.
     async fn give_back_all_but(&self, kept: impl Fn(i64) -> i64) -> Result<()> {
         let mut free_before = i64::MAX;
         loop {
